@@ -1,0 +1,25 @@
+"""The command line: one small file per command, the only place that prints or exits.
+
+A command's file is imported to build `--help`, so it imports the heavy rooms inside its function.
+"""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    name="timewait",
+    help="Stress a load balancer, watch the kernel while it happens, and say why connections fail.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Entry point of the `timewait` script."""
+    from timewait.cli import commands  # noqa: F401  registers every command on `app`
+
+    app()

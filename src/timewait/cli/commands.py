@@ -1,0 +1,3 @@
+"""Every command, in the order of `timewait --help`."""
+
+from __future__ import annotations

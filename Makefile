@@ -1,0 +1,52 @@
+# `make demo` and `make test` work on a fresh Debian or Ubuntu with Python 3.11 or later; they fetch what they need.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench docs lock clean
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+export PYTHON
+
+help:
+	@echo "make demo    see it work: one load, three ways to close, under a minute, no root"
+	@echo "make test    the tests; fetches nginx and the other peers where it may"
+	@echo "make lint    ruff and mypy --strict"
+	@echo "make bench   speed beside wrk, ab, h2load, hey and siege; minutes"
+	@echo "make docs    writes docs/ and the README's output again, from the program itself"
+	@echo "make lock    requirements*.lock from pyproject.toml"
+
+demo:
+	@scripts/setup run
+	@$(BIN)/timewait demo
+
+# ARGS goes to pytest: make test ARGS='tests/tcp -k ports'
+test:
+	@scripts/setup dev
+	@scripts/peers
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint:
+	@scripts/setup dev
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format:
+	@scripts/setup dev
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+# ARGS goes to the benchmark: make bench ARGS='--rounds 3'
+bench:
+	@scripts/setup dev
+	@scripts/peers
+	@$(BIN)/python -m bench $(ARGS)
+
+docs:
+	@scripts/setup dev
+	@$(BIN)/python scripts/docs.py $(ARGS)
+
+lock:
+	@scripts/lock
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

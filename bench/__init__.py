@@ -1,0 +1,1 @@
+"""Speed of timewait beside other load generators; `make bench`."""

@@ -140,11 +140,11 @@ def closes_announced(requests: int) -> Behaviour:
     return behaviour
 
 
-def waits_for_their_fin(peer: Peer) -> None:
-    """Answers, then closes only after the other end has."""
-    while True:
-        peer.request()
-        peer.send(OK)
+def announces_and_waits(peer: Peer) -> None:
+    """Says `Connection: close`, but lets the other end close first: TIME_WAIT goes to the client."""
+    peer.request()
+    peer.send(OK_CLOSE)
+    peer.read_to_end()
 
 
 # --- wrong --------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ class Namespace:
     """
 
     def __init__(self, port_range: tuple[int, int] | None = None, sysctls: Mapping[str, str] | None = None) -> None:
+        self._next_port = 8000
         self._sysctls = {"net.ipv4.tcp_tw_reuse": "0", **(sysctls or {})}
         if port_range:
             self._sysctls["net.ipv4.ip_local_port_range"] = f"{port_range[0]} {port_range[1]}"
@@ -78,7 +79,13 @@ class Namespace:
         return done.stdout
 
     def listen(self, host: str = "127.0.0.1", port: int = 0, *, backlog: int = 1024) -> socket.socket:
-        """A socket that listens inside, usable from this process: a socket stays where it was made."""
+        """A socket that listens inside, usable from this process: a socket stays where it was made.
+
+        Port 0 takes the next one from 8001 up, outside of the range that clients get their ports from.
+        """
+        if not port:
+            self._next_port += 1
+            port = self._next_port
         ours, theirs = socket.socketpair()
         with ours, theirs:
             words = [sys.executable, "-c", _LISTEN, host, str(port), str(backlog), str(theirs.fileno())]

@@ -153,6 +153,10 @@ class Server:
         with self._lock:
             self.requests += 1
 
+    def stop_listening(self) -> None:
+        """From here on connections to the port are refused. For a server without a behaviour."""
+        self._listener.close()
+
     def __enter__(self) -> Self:
         if self._behaviour is not None:
             self._listener.settimeout(0.05)

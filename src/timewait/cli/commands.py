@@ -1,3 +1,6 @@
 """Every command, in the order of `timewait --help`."""
 
 from __future__ import annotations
+
+from timewait.cli import stress  # noqa: F401
+from timewait.cli import watch  # noqa: F401

@@ -1,0 +1,193 @@
+"""One load test from wish to record: resolve, look at this host, start the crew, watch, add up.
+
+The only place where the engine, the kernel's view and the record meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from timewait import __version__
+from timewait.observe.host import read_host
+from timewait.observe.limits import raise_open_files
+from timewait.observe.watcher import Watcher
+from timewait.plan import Plan, PlanError, PortPolicy
+from timewait.run import Cause, Host, Phase, Run, RunFile, Series, Snapshot, Tick, error_key
+from timewait.stress.crew import Crew
+from timewait.stress.endpoints import (
+    Endpoint,
+    ResolveError,
+    answering,
+    check_sources,
+    destination,
+    endpoints,
+    resolve,
+)
+from timewait.stress.opening import has_local_port_range
+from timewait.stress.source_ports import parse_reserved
+
+WATCH_SHARE = 0.02  # of the parent's time that snapshots may take; a costlier one is taken less often
+
+
+@dataclass
+class Listener:
+    """What a caller wants to hear while it happens; every call is made in the parent process."""
+
+    on_start: Callable[[Run], None] = lambda run: None  # host and first snapshot are known, no packet sent yet
+    on_tick: Callable[[Tick, Snapshot, Tick], None] = lambda tick, snapshot, total: None
+    save: RunFile | None = None
+    signals: bool = True  # SIGINT and SIGTERM end the run early, with its record
+
+
+@dataclass
+class _Watch:
+    """Snapshots at a bounded cost."""
+
+    watcher: Watcher
+    pids: list[int] = field(default_factory=list)
+    next_at: float = 0.0
+    last: Snapshot = field(default_factory=Snapshot)
+
+    def look(self, at: float, *, always: bool = False) -> Snapshot:
+        if always or at >= self.next_at:
+            self.last = self.watcher.snapshot(at, self.pids)
+            self.next_at = at + self.last.cost / WATCH_SHARE - 0.5
+            return self.last
+        return msgspec.structs.replace(self.last, at=at)
+
+
+def stress(plan: Plan, listener: Listener | None = None) -> Run:
+    """Runs the plan and returns its record, also when it was interrupted. Raises PlanError for what cannot be done
+    on this host (a source that is not here, a range without a free port)."""
+    listener = listener or Listener()
+    raise_open_files()
+    try:
+        addresses = _resolve(plan)
+    except ResolveError as error:
+        return _unresolved(plan, str(error), listener)
+    found = endpoints(plan, addresses)
+    _check(plan, found)
+    destinations = list(dict.fromkeys((endpoint.address, endpoint.port) for endpoint in found))
+    host = read_host(destinations, plan.ports)
+    for (name, _), numeric in addresses.items():
+        host.addresses[name] = numeric
+    span = (plan.ports.low or host.port_low, plan.ports.high or host.port_high)
+    reserved = parse_reserved(host.sysctls.get("net.ipv4.ip_local_reserved_ports", ""))
+    if plan.ports.low and plan.ports.policy is not PortPolicy.KERNEL:
+        reserved = set()  # ports that the user named are meant
+    _check_range(span, reserved)
+    watcher = Watcher(destinations, plan.sources, span[0], span[1], host.reserved_ports)
+    try:
+        return _drive(plan, host, found, span, reserved, _Watch(watcher), listener)
+    finally:
+        watcher.close()
+
+
+def _resolve(plan: Plan) -> dict[tuple[str, int], list[str]]:
+    found: dict[tuple[str, int], list[str]] = {}
+    for request in plan.requests_list:
+        host, port = destination(plan, request)
+        if (host, port) not in found:
+            found[host, port] = answering(resolve(host, plan.family), port)
+    return found
+
+
+def _check(plan: Plan, found: list[Endpoint]) -> None:
+    if plan.sources:
+        for endpoint in found:
+            check_sources(plan.sources, endpoint.family)
+    if plan.ports.policy is PortPolicy.KERNEL and plan.ports.low and not has_local_port_range():
+        raise PlanError("--ports kernel:LOW-HIGH needs IP_LOCAL_PORT_RANGE (Linux 6.3); use --ports LOW-HIGH instead")
+
+
+def _check_range(span: tuple[int, int], reserved: set[int]) -> None:
+    if all(port in reserved for port in range(span[0], span[1] + 1)):
+        raise PlanError(f"the port range {span[0]}-{span[1]} holds no free port; all are in ip_local_reserved_ports")
+
+
+def _new_run(plan: Plan, host: Host) -> Run:
+    started = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return Run(plan=plan, host=host, version=__version__, started_at=started)
+
+
+def _unresolved(plan: Plan, sentence: str, listener: Listener) -> Run:
+    """A name without an address fails before any connection; it is recorded like any other failure."""
+    run = _new_run(plan, read_host([], plan.ports))
+    run.total = Tick(failed=1, errors={error_key(Phase.RESOLVE, "", Cause.RESOLVE): 1}, details={sentence: 1})
+    run.notes.append(sentence)
+    if listener.save:
+        listener.save.start(run)
+        listener.save.end(run)
+    return run
+
+
+def _drive(
+    plan: Plan,
+    host: Host,
+    found: list[Endpoint],
+    span: tuple[int, int],
+    reserved: set[int],
+    watch: _Watch,
+    listener: Listener,
+) -> Run:
+    run = _new_run(plan, host)
+    run.before = watch.look(0.0, always=True)
+    if listener.save:
+        listener.save.start(run)
+    listener.on_start(run)
+    series = Series()
+    crew = Crew(plan, found, span, reserved)
+    watch.pids = crew.pids
+    try:
+        with _signals(run, crew) if listener.signals else contextlib.nullcontext():
+            began = crew.begin()
+
+            def on_tick(tick: Tick) -> None:
+                snapshot = watch.look(time.monotonic() - began)
+                run.peak_open = max(run.peak_open, tick.open)
+                run.peak_open_files = max(run.peak_open_files, snapshot.open_files or 0)
+                if tick.at > plan.warm_up:
+                    run.total.add(tick, side_by_side=False)
+                if listener.save:
+                    listener.save.tick(tick, snapshot)
+                series.append(msgspec.structs.replace(tick), snapshot)
+                listener.on_tick(tick, snapshot, run.total)
+
+            crew.drive(on_tick)
+        run.after = watch.look(time.monotonic() - began, always=True)
+    finally:
+        crew.close()
+    run.ticks, run.snapshots = series.ticks, series.snapshots
+    run.notes += crew.deaths
+    if listener.save:
+        listener.save.end(run)
+        if listener.save.error is not None:
+            run.notes.append(f"the saved run is incomplete: {listener.save.error.strerror}")
+    return run
+
+
+@contextlib.contextmanager
+def _signals(run: Run, crew: Crew) -> Iterator[None]:
+    """The first SIGINT or SIGTERM ends the load and keeps the report; the second does not wait for answers."""
+
+    def handle(number: int, frame: FrameType | None) -> Any:
+        if run.interrupted:
+            crew.kill()
+        run.interrupted = signal.Signals(number).name
+        crew.stop(hurry=True)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -17,6 +17,9 @@ LOWEST_NS, HIGHEST_NS, DIGITS = 1, 3_600_000_000_000, 3  # one nanosecond to one
 _HALF_BITS = 10  # HdrHistogram's sub_bucket_half_count_magnitude at three digits: 1024 linear steps per doubling
 
 
+Counts = np.ndarray[Any, np.dtype[np.int64]]
+
+
 class Sparse(msgspec.Struct):
     """The non-zero counts of a histogram: `index` ascending, `count` beside it, largest value in ns."""
 
@@ -30,12 +33,13 @@ def _layout() -> HdrHistogram:
     return HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)
 
 
-def indices(values_ns: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def indices(values_ns: Counts) -> Counts:
     """HdrHistogram's counts index of each value (ns); what lies outside the range is clamped to its end."""
     values = np.clip(values_ns, 0, HIGHEST_NS)
     bits = np.frexp((values | (2 * (1 << _HALF_BITS) - 1)).astype(np.float64))[1].astype(np.int64)
     bucket = bits - (_HALF_BITS + 1)
-    return ((bucket + 1) << _HALF_BITS) + (values >> bucket) - (1 << _HALF_BITS)
+    index: Counts = ((bucket + 1) << _HALF_BITS) + (values >> bucket) - (1 << _HALF_BITS)
+    return index
 
 
 class Histogram:
@@ -44,7 +48,7 @@ class Histogram:
     __slots__ = ("counts", "max_ns")
 
     def __init__(self) -> None:
-        self.counts: np.ndarray[Any, np.dtype[np.int64]] = np.zeros(_layout().counts_len, dtype=np.int64)
+        self.counts: Counts = np.zeros(_layout().counts_len, dtype=np.int64)
         self.max_ns = 0
 
     def record(self, seconds: list[float]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -89,7 +90,9 @@ class Threshold(msgspec.Struct, frozen=True):
     """`--fail-if 'p99>50ms'`: the run has missed its aim when METRIC stands in this relation to VALUE."""
 
     text: str
-    metric: str  # failed (share), p50 p90 p99 p99_9 max (seconds of total latency), rate (successes/s), connect_p99 ...
+    metric: (
+        str  # failed (share), p50 p90 p99 p99_9 max (seconds of total latency), rate (successes/s), connect_p99 ...
+    )
     greater: bool
     value: float  # seconds, share 0..1, or per second
 
@@ -257,6 +260,9 @@ def parse_targets(lines: list[str], name: str) -> tuple[Request, ...]:
     return tuple(found)
 
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
 def parse_sources(words: list[str], most: int = 65_536) -> tuple[str, ...]:
     """Addresses, `A-B` ranges, CIDR blocks (network and broadcast left out) -> addresses. Raises PlanError."""
     found: list[str] = []
@@ -267,11 +273,11 @@ def parse_sources(words: list[str], most: int = 65_536) -> tuple[str, ...]:
                 count = int(last) - int(first) + 1
                 if first.version != last.version or count < 1:
                     raise ValueError("the range runs backwards or mixes families")
-                hosts = (first + step for step in range(min(count, most + 1)))
+                hosts: Iterable[_Address] = (first + step for step in range(min(count, most + 1)))
             elif "/" in word:
-                hosts = iter(ipaddress.ip_network(word, strict=False).hosts())
+                hosts = ipaddress.ip_network(word, strict=False).hosts()
             else:
-                hosts = iter([ipaddress.ip_address(word)])
+                hosts = [ipaddress.ip_address(word)]
         except ValueError as error:
             raise PlanError(f"--source {word!r}: {error}; write an address, A-B or a CIDR block") from None
         for host in hosts:
@@ -289,7 +295,9 @@ def parse_connect_to(text: str) -> ConnectTo:
     match = _CONNECT_TO.fullmatch(text)
     ports = [int(match[group] or 0) for group in (2, 4)] if match else []
     if not match or max(ports) > 65535:
-        raise PlanError(f"--connect-to {text!r}: write HOST:PORT:ADDRESS:PORT, for example example.com:443:10.0.0.5:8443")
+        raise PlanError(
+            f"--connect-to {text!r}: write HOST:PORT:ADDRESS:PORT, for example example.com:443:10.0.0.5:8443"
+        )
     return ConnectTo(match[1].strip("[]").lower(), ports[0], match[3].strip("[]"), ports[1])
 
 
@@ -313,11 +321,12 @@ def parse_expect(text: str) -> tuple[str, ...]:
     return words
 
 
-METRICS = tuple(
-    f"{phase}{quantile}"
-    for phase in ("", "connect_", "tls_", "first_byte_")
-    for quantile in ("p50", "p90", "p99", "p99_9", "max")
-) + ("failed", "rate")
+_QUANTILES = ("p50", "p90", "p99", "p99_9", "max")
+METRICS = (
+    *(phase + quantile for phase in ("", "connect_", "tls_", "first_byte_") for quantile in _QUANTILES),
+    "failed",
+    "rate",
+)
 _THRESHOLD = re.compile(r"\s*([a-z_0-9.]+)\s*([<>])\s*([0-9.]+\s*[a-z%/]*)\s*")
 
 

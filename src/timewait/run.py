@@ -131,7 +131,10 @@ class Tick(msgspec.Struct, kw_only=True):
 
     def failures(self) -> list[Failure]:
         """The errors, most frequent first."""
-        rows = [Failure(*key.split(" "), count) for key, count in self.errors.items()]
+        rows = []
+        for key, count in self.errors.items():
+            phase, errno, cause = key.split(" ")
+            rows.append(Failure(phase, errno, cause, count))
         return sorted(rows, key=lambda row: -row.count)
 
 

@@ -5,7 +5,13 @@ A command's file is imported to build `--help`, so it imports the heavy rooms in
 
 from __future__ import annotations
 
+import os
+import sys
+import traceback
+
 import typer
+
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 
 app = typer.Typer(
     name="timewait",
@@ -22,4 +28,15 @@ def main() -> None:
     """Entry point of the `timewait` script."""
     from timewait.cli import commands  # noqa: F401  registers every command on `app`
 
-    app()
+    try:
+        app()
+    except Exception as error:  # whatever it is, the user gets one sentence and a code that tells it apart
+        if os.environ.get("TIMEWAIT_DEBUG"):
+            traceback.print_exc()
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            f"timewait: a fault of its own: {type(error).__name__}: {error} ({where.name}, line {where.lineno}); "
+            "TIMEWAIT_DEBUG=1 shows where",
+            file=sys.stderr,
+        )
+        sys.exit(INTERNAL)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from timewait.cli import app
-
-if TYPE_CHECKING:
-    from timewait.cli.wishes import Wishes
 
 LOAD, LIFE, SOURCE, REQUEST, TLS, OUTPUT = "Load", "Life of a connection", "Source", "Request", "TLS", "Output"
 
@@ -22,12 +19,13 @@ def _option(*names: str, panel: str, text: str, metavar: str | None = None) -> t
 
 @app.command()
 def stress(
+    ctx: typer.Context,
     url: Annotated[
         str | None, typer.Argument(metavar="URL", help="http://, https:// or tcp://host:port", show_default=False)
     ] = None,
     targets: Annotated[
         str | None,
-        _option("--targets", panel=REQUEST, text="file of `METHOD URL` lines, used in turn; - for stdin", metavar="FILE"),
+        _option("--targets", panel=REQUEST, text="`METHOD URL` lines, used in turn; - for stdin", metavar="FILE"),
     ] = None,
     connections: Annotated[
         str | None,
@@ -35,7 +33,7 @@ def stress(
     ] = None,
     rate: Annotated[
         str | None,
-        _option("-R", "--rate", "-q", panel=LOAD, text="open loop: 5k/s requests, 5kcps new connections", metavar="RATE"),
+        _option("-R", "--rate", "-q", panel=LOAD, text="open loop: 5k/s requests, 5kcps connections", metavar="RATE"),
     ] = None,
     requests: Annotated[
         str | None, _option("-n", "--requests", panel=LOAD, text="stop after this many requests", metavar="N")
@@ -107,12 +105,10 @@ def stress(
         str | None, _option("--cacert", panel=TLS, text="PEM file of certificates to trust", metavar="FILE")
     ] = None,
     sni: Annotated[str | None, _option("--sni", panel=TLS, text="server name to ask for", metavar="NAME")] = None,
-    resume: Annotated[
-        bool, _option("--tls-resume/--no-tls-resume", panel=TLS, text="resume TLS sessions")
-    ] = True,
+    resume: Annotated[bool, _option("--tls-resume/--no-tls-resume", panel=TLS, text="resume TLS sessions")] = True,
     fail_if: Annotated[
         list[str] | None,
-        _option("--fail-if", panel=OUTPUT, text="'failed>0.1%', 'p99>50ms', 'rate<5k/s'; repeatable", metavar="LIMIT"),
+        _option("--fail-if", panel=OUTPUT, text="failed>0.1%, p99>50ms, rate<5k/s; repeatable", metavar="LIMIT"),
     ] = None,
     json: Annotated[bool, _option("--json", panel=OUTPUT, text="one JSON object on stdout")] = False,
     csv: Annotated[
@@ -133,5 +129,4 @@ def stress(
     from timewait.cli.outputs import drive
     from timewait.cli.wishes import Wishes
 
-    wishes: Wishes = Wishes(**{name: value for name, value in locals().items() if name != "Wishes" and name != "drive"})
-    sys.exit(drive(wishes))
+    sys.exit(drive(Wishes(**ctx.params)))

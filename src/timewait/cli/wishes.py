@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -79,7 +80,7 @@ def plan(wishes: Wishes) -> Plan:
     scheme = requests[0].scheme
     closing, per_connection = _life(wishes)
     body = _body(wishes.body)
-    optional = {
+    optional: dict[str, Any] = {
         name: parse_duration(text, f"--{name.replace('_', '-')}")
         for name in ("ramp_up", "warm_up", "timeout", "connect_timeout", "close_timeout")
         if (text := getattr(wishes, name)) is not None
@@ -116,7 +117,10 @@ def _contradictions(wishes: Wishes) -> None:
         (not w.url and not w.targets, "give a URL, for example http://127.0.0.1:8080/, or --targets FILE"),
         (w.ipv4 and w.ipv6, "-4 and -6 exclude each other"),
         (w.insecure and w.cacert, "-k accepts any certificate, --cacert says which to trust; give one of them"),
-        (w.disable_keepalive and w.close not in (None, "server"), f"--disable-keepalive and --close {w.close} differ"),
+        (
+            w.disable_keepalive and w.close not in (None, "server"),
+            f"--disable-keepalive is not --close {w.close}",
+        ),
         (w.find_max and w.rate, "--find-max chooses the rate itself; leave --rate out"),
         (w.find_max and w.requests, "--find-max runs in steps of time; leave -n out"),
         (w.json and w.csv == "-", "--json and --csv - both want stdout; give --csv a file"),

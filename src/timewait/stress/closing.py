@@ -1,9 +1,9 @@
 """The ends of a connection, and who really came first.
 
-After our shutdown(SHUT_WR) the kernel's state tells whether the peer's FIN was there before ours: FIN_WAIT1, FIN_WAIT2
-and CLOSING are reached only by the first closer, LAST_ACK only by the second (RFC 9293 section 3.6). CLOSE can be either
-by then: a fast peer's FIN turns our socket into a TIME_WAIT of its own (`tcp_time_wait`), its ACK ends a LAST_ACK. There
-the state from just before decides.
+After our shutdown(SHUT_WR) the kernel's state tells whether the peer's FIN was there before ours: FIN_WAIT1,
+FIN_WAIT2 and CLOSING are reached only by the first closer, LAST_ACK only by the second (RFC 9293 section 3.6). CLOSE
+can be either by then: a fast peer's FIN turns our socket into a TIME_WAIT of its own (`tcp_time_wait`), its ACK ends
+a LAST_ACK. There the state from just before decides.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One slot's connection: plain fields, reused for every connection the slot carries, so the hot loop makes nothing."""
+"""One slot's connection: plain fields, reused for all connections of the slot, so the hot loop makes nothing."""
 
 from __future__ import annotations
 

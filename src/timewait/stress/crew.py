@@ -39,9 +39,7 @@ class Member:
 class Crew:
     """Runs a plan on `plan.workers` processes. `drive` yields control to `on_tick` once a second."""
 
-    def __init__(
-        self, plan: Plan, endpoints: list[Endpoint], span: tuple[int, int], reserved: set[int]
-    ) -> None:
+    def __init__(self, plan: Plan, endpoints: list[Endpoint], span: tuple[int, int], reserved: set[int]) -> None:
         self._decoder = msgspec.msgpack.Decoder(Tick)
         self.members: list[Member] = []
         for number in range(plan.workers):

@@ -126,5 +126,3 @@ def check_sources(sources: tuple[str, ...], family: int) -> None:
                 raise PlanError(
                     f"--source {source} is not an address of this host ({error.strerror}); `ip address` lists them"
                 ) from None
-
-

@@ -38,7 +38,7 @@ def request_bytes(plan: Plan, request: Request, *, last: bool) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + plan.body
 
 
-class BadResponse(ValueError):
+class BadResponseError(ValueError):
     """The answer is not well-formed HTTP/1.x: the reason in a few words."""
 
 
@@ -60,9 +60,9 @@ class Answer:
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
-        """Raises BadResponse on broken framing and on bytes after the end."""
+        """Raises BadResponseError on broken framing and on bytes after the end."""
         if self.complete:
-            raise BadResponse("data after the end of the answer")
+            raise BadResponseError("data after the end of the answer")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -70,7 +70,7 @@ class Answer:
         except httptools.HttpParserError as error:
             # httptools hides what a callback raised behind its own error.
             cause = error.__context__
-            raise BadResponse(str(cause) if isinstance(cause, BadResponse) else str(error)) from None
+            raise BadResponseError(str(cause) if isinstance(cause, BadResponseError) else str(error)) from None
 
     @property
     def ends_with_connection(self) -> bool:
@@ -87,7 +87,7 @@ class Answer:
 
     def on_message_begin(self) -> None:
         if self.complete:
-            raise BadResponse("data after the end of the answer")
+            raise BadResponseError("data after the end of the answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() in (b"content-length", b"transfer-encoding"):
@@ -113,7 +113,7 @@ class Answer:
 
     def on_body(self, body: bytes) -> None:
         if self._head:
-            raise BadResponse("a body in the answer to HEAD")
+            raise BadResponseError("a body in the answer to HEAD")
 
     def on_message_complete(self) -> None:
         if self._head and self.status >= 200:

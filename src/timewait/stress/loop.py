@@ -16,7 +16,8 @@ from collections.abc import Callable
 from math import ceil
 
 from timewait.stress.connection import WAITING
-from timewait.stress.engine import IN, Engine
+from timewait.stress.core import IN
+from timewait.stress.engine import Engine
 from timewait.stress.meters import clock
 
 CHORES = 0.02  # seconds between looks at deadlines, each at a part of the slots
@@ -200,4 +201,3 @@ def arrivals(engine: Engine, now: float) -> float:
             engine.start(fresh, due)
         now = clock()
     return now + CHORES
-

@@ -11,22 +11,39 @@ from timewait.run import Cause, Phase, Tick, error_key
 
 MOST_DETAILS = 20
 
-_COUNTERS = tuple(
-    "started connected requests failed unfinished unsent bytes_in bytes_out closed_us closed_peer closed_reset "
-    "reset_by_us close_asked close_ignored kept_ended syn_slow syn_slow_reused syn_slow_known fresh_known "
-    "reused_known sampled sampled_timestamps sampled_retrans sampled_rtt resumed waited".split()
-)
-
 
 class Meters:
     """Counters, and lists of seconds waiting to be poured: `quick` holds connects that were established when
     connect() returned (the call is then the whole connect), `whole` holds answers that came in one piece (their
     first byte is their end)."""
 
-    __slots__ = (
-        *_COUNTERS, "_connect", "_cpu", "_first", "_late", "_search", "_tls", "_total", "connect", "details", "errors",
-        "first", "lag_max", "late", "quick", "search", "status", "succeeded", "tls", "total", "whole",
-    )  # fmt: skip
+    # Named and meant as in Tick.
+    started: int
+    connected: int
+    requests: int
+    failed: int
+    unfinished: int
+    unsent: int
+    bytes_in: int
+    bytes_out: int
+    closed_us: int
+    closed_peer: int
+    closed_reset: int
+    reset_by_us: int
+    close_asked: int
+    close_ignored: int
+    kept_ended: int
+    syn_slow: int
+    syn_slow_reused: int
+    syn_slow_known: int
+    fresh_known: int
+    reused_known: int
+    sampled: int
+    sampled_timestamps: int
+    sampled_retrans: int
+    resumed: int
+    sampled_rtt: float
+    waited: float
 
     def __init__(self) -> None:
         self._connect, self._search, self._tls = Histogram(), Histogram(), Histogram()
@@ -44,7 +61,7 @@ class Meters:
         self._reset()
 
     def _reset(self) -> None:
-        for name in _COUNTERS:
+        for name in COUNTERS:
             setattr(self, name, 0)
         self.succeeded = 0
         self.lag_max = 0.0
@@ -89,13 +106,16 @@ class Meters:
             details={text: count for text, count in self.details.items() if count},
             connect=self._connect.sparse(), search=self._search.sparse(), tls=self._tls.sparse(),
             first_byte=self._first.sparse(), total=self._total.sparse(), late=self._late.sparse(),
-            **{name: getattr(self, name) for name in _COUNTERS},
+            **{name: getattr(self, name) for name in COUNTERS},
         )  # fmt: skip
         for histogram in (self._connect, self._search, self._tls, self._first, self._total, self._late):
             histogram.clear()
         self.details = dict.fromkeys(self.details, 0)  # the texts stay known, so their number stays bounded
         self._reset()
         return tick
+
+
+COUNTERS = tuple(Meters.__annotations__)
 
 
 def _cpu_seconds() -> float:

@@ -41,7 +41,7 @@ def cause_of(code: int) -> tuple[str, Cause]:
     return errno.errorcode.get(code, str(code)), CAUSES.get(code, Cause.OTHER)
 
 
-class NoPort(OSError):
+class NoPortError(OSError):
     """Every port of our own allocator is held by an open connection."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Opener:
         for last in range(TRIES - 1, -1, -1):
             port = ports.take()
             if not port:
-                raise NoPort
+                raise NoPortError
             try:
                 sock.bind((address, port))
                 return source, port
@@ -103,7 +103,7 @@ class Opener:
                 ports.give(port)
                 if error.errno != errno.EADDRINUSE or not last:
                     raise
-        raise NoPort
+        raise NoPortError
 
     def release(self, source: int, port: int) -> None:
         """The connection on a port that we chose has ended."""

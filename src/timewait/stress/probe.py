@@ -18,7 +18,7 @@ import msgspec
 
 from timewait.plan import Plan, Request
 from timewait.stress import tls
-from timewait.stress.http import Answer, BadResponse, request_bytes
+from timewait.stress.http import Answer, BadResponseError, request_bytes
 
 # struct tcp_info, include/uapi/linux/tcp.h: tcpi_state, tcpi_options, tcpi_rtt (microseconds).
 _STATE, _OPTIONS, _RTT = 0, 5, 68
@@ -145,7 +145,7 @@ class _Asker:
                     answer.feed(piece)
                 elif not answer.eof():
                     raise ProbeError("the peer closed before its answer was complete")
-        except BadResponse as error:
+        except BadResponseError as error:
             raise ProbeError(f"the answer is no correct HTTP: {error}") from None
         except OSError as error:
             raise ProbeError(f"no complete answer: {_words(error, self.plan.timeout)}", _name(error)) from None

@@ -34,6 +34,7 @@ from timewait.stress.endpoints import (
 )
 from timewait.stress.opening import has_local_port_range
 from timewait.stress.source_ports import parse_reserved
+from timewait.stress.tls import context
 
 WATCH_SHARE = 0.02  # of the parent's time that snapshots may take; a costlier one is taken less often
 
@@ -102,6 +103,8 @@ def _resolve(plan: Plan) -> dict[tuple[str, int], list[str]]:
 
 
 def _check(plan: Plan, found: list[Endpoint]) -> None:
+    if plan.scheme == "https":
+        context(plan.tls)
     if plan.sources:
         for endpoint in found:
             check_sources(plan.sources, endpoint.family)
@@ -168,6 +171,7 @@ def _drive(
         crew.close()
     run.ticks, run.snapshots = series.ticks, series.snapshots
     run.notes += crew.deaths
+    run.lost_workers = len(crew.deaths)
     if listener.save:
         listener.save.end(run)
         if listener.save.error is not None:

@@ -188,7 +188,7 @@ def parse_rate(text: str) -> Rate:
 
 
 def parse_ports(text: str) -> Ports:
-    """`kernel`, `oldest`, `sequential`, `random`, `LOW-HIGH` (oldest within), or `POLICY:LOW-HIGH`. Raises PlanError."""
+    """A policy, `LOW-HIGH` (the oldest within), or `POLICY:LOW-HIGH` -> Ports. Raises PlanError."""
     policy_text, _, span = text.strip().partition(":")
     if not span and "-" in policy_text:
         policy_text, span = "oldest", policy_text

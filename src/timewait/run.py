@@ -218,6 +218,7 @@ class Run(msgspec.Struct, kw_only=True):
     peak_open: int = 0
     peak_open_files: int = 0
     interrupted: str = ""  # "SIGINT", "SIGTERM"; empty when it ran to its end
+    lost_workers: int = 0  # processes that died before their work was done
     notes: list[str] = []  # what the reader must know: a worker that died, a file cut short
     steps: list[Step] = []  # of --find-max
 

@@ -125,7 +125,7 @@ class Outputs:
             print(f"timewait: {problem}", file=sys.stderr)
         for note in run.notes if self.piped else ():
             print(f"timewait: {note}", file=sys.stderr)
-        return code or (INTERNAL if any(problems) else 0)
+        return code or (INTERNAL if any(problems) or run.lost_workers else 0)
 
     def _csv(self, run: Run) -> str:
         from timewait.report.table import write_csv

@@ -30,6 +30,8 @@ def shut(sock: socket.SocketType) -> str:
         return RESET  # ENOTCONN: a RST has been here
     if after == TCP_LAST_ACK or (after == TCP_CLOSE and before == TCP_CLOSE_WAIT):
         return PEER
+    if after == TCP_CLOSE and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return RESET
     return US
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from random import Random
 
 from timewait.plan import Plan, PortPolicy
@@ -62,9 +63,10 @@ class Opener:
         allocators = [allocator(policy, ports, random) for _ in self._sources or ("",)]
         self._allocators: list[Allocator] = [one for one in allocators if one is not None]
         self.allocates = bool(self._allocators)
-        self._range = 0
+        self._range = b""
         if policy is PortPolicy.KERNEL and plan.ports.low:
-            self._range = plan.ports.low | plan.ports.high << 16
+            # Packed: the high half sets the sign bit of the int that setsockopt() would take.
+            self._range = struct.pack("I", plan.ports.low | plan.ports.high << 16)
         self._plain = not (self._sources or self.allocates or self._range)
         self._turn = worker
 

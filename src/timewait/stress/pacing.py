@@ -28,15 +28,15 @@ class Schedule:
         return self._ramp + (nth - self._area) / self._rate
 
     def count(self, elapsed: float) -> int:
-        """How many of this worker's arrivals are due by `elapsed` seconds."""
-        if elapsed < 0:
+        """How many of this worker's arrivals are due before `elapsed` seconds."""
+        if elapsed <= 0:
             return 0
         if elapsed < self._ramp:
             whole = self._rate * elapsed * elapsed / (2 * self._ramp)
         else:
             whole = self._area + (elapsed - self._ramp) * self._rate
         guess = max(0, int((whole - self._worker) / self._step) - 1)
-        while self.due(guess) <= elapsed:  # two steps at most; the closed form alone rounds either way
+        while self.due(guess) < elapsed:  # two steps at most; the closed form alone rounds either way
             guess += 1
         return guess
 

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "timewait"
 RULES = {"tcp"}
 RECORDS = {"plan", "run", "histogram"}
 ROOMS = {"stress", "observe", "lab", "simulate", "balancer", "capture"}  # siblings: they do not know each other
-JOINS = {"experiment", "doctor", "demo"}  # single files that put rooms together
+JOINS = {"experiment", "find_max", "demo", "doctor"}  # what puts rooms together
 
 ALLOWED: dict[str, set[str]] = {
     "tcp": set(),
@@ -25,9 +25,10 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(ROOMS, RULES | RECORDS),
     "diagnose": RULES | RECORDS,
     "report": RULES | RECORDS | {"diagnose"},
-    "experiment": RULES | RECORDS | ROOMS | {"diagnose"},
-    "doctor": RULES | RECORDS | ROOMS | {"diagnose"},
-    "demo": RULES | RECORDS | ROOMS | {"diagnose", "report", "experiment"},
+    "experiment": RULES | RECORDS | {"stress", "observe", "lab"},
+    "find_max": RULES | RECORDS | {"diagnose", "experiment"},
+    "demo": RULES | RECORDS | {"stress", "observe", "lab", "diagnose", "experiment"},
+    "doctor": RULES | RECORDS | {"stress", "observe", "diagnose"},
     "cli": RULES | RECORDS | ROOMS | JOINS | {"diagnose", "report"},
     "__main__": {"cli"},
 }
@@ -79,7 +80,8 @@ def too_long(source: str, path: Path) -> list[str]:
         found.append(f"{path}: {lines} lines, the budget is {LONGEST_FILE}")
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            # From the first statement on: a command's signature is the list of its options, not something to follow.
+            length = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
             if length > LONGEST_FUNCTION:
                 found.append(f"{path}: {node.name}() has {length} lines, the budget is {LONGEST_FUNCTION}")
     return found
@@ -147,7 +149,7 @@ def test_a_new_room_needs_a_rule() -> None:
 
 
 def test_length_is_measured() -> None:
-    long_function = "def f():\n" + "    x = 1\n" * LONGEST_FUNCTION
+    long_function = "def f(\n    x: int,\n) -> None:\n" + "    x = 1\n" * (LONGEST_FUNCTION + 1)
     assert "f() has 61 lines" in too_long(long_function, Path("a.py"))[0]
     assert "451 lines" in too_long("#\n" * 451, Path("a.py"))[0]
     assert too_long("def f():\n    pass\n", Path("a.py")) == []

@@ -282,7 +282,10 @@ class RunFile:
     def end(self, run: Run) -> None:
         """The whole again without its series, which stands in the lines above."""
         self._line({"kind": "end", "run": msgspec.structs.replace(run, ticks=[], snapshots=[])})
-        self._stream.close()
+        try:
+            self._stream.close()
+        except OSError as error:  # close() tries once more to write what a full disk refused
+            self.error = self.error or error
 
     def _line(self, record: dict[str, Any]) -> None:
         if self.error is not None:

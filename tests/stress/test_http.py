@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kit.behaviours import BROKEN
 from timewait.plan import Plan, parse_url
-from timewait.stress.http import Answer, BadResponse, request_bytes
+from timewait.stress.http import Answer, BadResponseError, request_bytes
 
 INTERIM = [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"]
 
@@ -108,11 +108,11 @@ def test_data_after_the_end_is_refused(case: Case, extra: bytes, together: bool)
         return
     answer = Answer(head=case.head)
     if together:
-        with pytest.raises(BadResponse):
+        with pytest.raises(BadResponseError):
             answer.feed(case.data + extra)
     else:
         answer.feed(case.data)
-        with pytest.raises(BadResponse):
+        with pytest.raises(BadResponseError):
             answer.feed(extra)
 
 
@@ -122,7 +122,7 @@ def refused_at(data: bytes, step: int) -> bool:
     try:
         for start in range(0, len(data), step):
             answer.feed(data[start : start + step])
-    except BadResponse as error:
+    except BadResponseError as error:
         assert str(error)
         return True
     return not answer.eof()
@@ -141,7 +141,7 @@ def test_noise_raises_bad_response_and_nothing_else(data: bytes, head: bool, ste
     try:
         for start in range(0, len(data), step):
             answer.feed(data[start : start + step])
-    except BadResponse as error:
+    except BadResponseError as error:
         assert str(error)
     assert not answer.complete or answer.status
 
@@ -156,7 +156,7 @@ def test_a_mutated_answer_raises_bad_response_and_nothing_else(
         for start in range(0, len(data), step):
             answer.feed(data[start : start + step])
         answer.eof()
-    except BadResponse as error:
+    except BadResponseError as error:
         assert str(error)
 
 

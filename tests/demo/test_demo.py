@@ -1,0 +1,238 @@
+"""The demonstration on a real kernel: the wall is where arithmetic says, and gone when somebody else closes."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from kit.namespace import needs_namespaces
+from timewait import demo
+from timewait.cli import demo_view as view
+from timewait.demo import Round
+from timewait.diagnose import diagnose
+from timewait.plan import Closing, Ports
+from timewait.run import Host, Run, Tick
+
+SCRIPT = Path(sys.executable).with_name("timewait")
+
+# A shorter demo: one second of 200 connections against 120 ports. The heavy rooms are imported after enter(), which
+# must come before NumPy's threads, or are told to start none.
+SHORT = """
+import os
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+from timewait.lab import enter
+{enter}
+from timewait import demo
+demo.SECONDS, demo.PER_SECOND, demo.PORTS, demo.LOOPBACK_PORTS = 1.0, 200, 120, 120
+"""
+PLAY = """
+import msgspec, sys
+audience = demo.Audience()
+demo.play(demo.{stage}, audience)
+told = [
+    dict(
+        closing=one.closing, forecast=one.forecast, findings=[finding.id for finding in one.findings],
+        client=one.client_time_wait, server=one.server_time_wait, succeeded=one.run.total.succeeded,
+        failed=one.run.total.failed, us=one.run.total.closed_us, peer=one.run.total.closed_peer,
+        reset=one.run.total.closed_reset, errors=one.run.total.errors,
+    )
+    for one in audience.rounds
+]
+sys.stdout.buffer.write(msgspec.json.encode(told))
+"""
+# For root: an ordinary user from here on. First all is imported, because the interpreter may lie where only root can
+# read. A process that has changed its user owns its /proc files again when it is dumpable (proc(5)).
+BECOME_NOBODY = """
+import ctypes, encodings.idna, msgspec, timewait.cli.demo_view
+os.setgroups([])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+assert ctypes.CDLL(None).prctl(4, 1, 0, 0, 0) == 0  # PR_SET_DUMPABLE
+"""
+USERS = {"as we are": "", "ordinary user": BECOME_NOBODY} if os.geteuid() == 0 else {"as we are": ""}
+
+
+def _python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _rounds(code: str) -> dict[str, Any]:
+    return {one["closing"]: one for one in msgspec.json.decode(_python(code))}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_in_namespaces_every_number_is_the_expected_one(user: str) -> None:
+    """120 ports carry 120 connections closed by the client within 60 s, and any number closed otherwise."""
+    needs_namespaces()
+    rounds = _rounds(SHORT.format(enter=USERS[user] + "enter()") + PLAY.format(stage="namespaces"))
+    client, server, reset = (rounds[closing] for closing in ("client", "server", "reset"))
+    assert (client["succeeded"], client["failed"]) == (120, 80)
+    assert client["errors"] == {"connect EADDRNOTAVAIL no-port": 80}
+    assert (client["client"], client["server"]) == (120, 0)
+    assert (client["us"], client["peer"], client["reset"]) == (120, 0, 0)
+    assert "ports-exhausted" in client["findings"]
+    assert "120" in client["forecast"]
+    for other in (server, reset):
+        assert (other["succeeded"], other["failed"], other["client"]) == (200, 0, 0)
+        assert other["findings"] == []
+    assert (server["us"], server["peer"], server["reset"]) == (0, 200, 0)
+    assert 0 < server["server"] <= 120  # tuples that came back have taken over their own
+    assert (reset["us"], reset["peer"], reset["reset"], reset["server"]) == (0, 0, 200, 0)
+
+
+def test_over_loopback_every_closing_is_played() -> None:
+    rounds = _rounds(SHORT.format(enter="") + PLAY.format(stage="loopback"))
+    assert list(rounds) == ["client", "server", "reset"]
+    client = rounds["client"]
+    assert client["succeeded"] + client["failed"] == 200
+    assert client["us"] == client["succeeded"] >= 120
+    for closing, end in (("server", "peer"), ("reset", "reset")):
+        assert (rounds[closing]["succeeded"], rounds[closing][end], rounds[closing]["client"]) == (200, 200, 0)
+    assert rounds["server"]["server"] > 0
+
+
+def test_where_namespaces_are_forbidden_it_says_so_and_goes_over_loopback() -> None:
+    """A real refusal: the limits of a user namespace we own are 0. What is played then is tested above."""
+    needs_namespaces()
+    told = _python(
+        """
+import ctypes, os, sys
+from pathlib import Path
+uid, gid = os.geteuid(), os.getegid()
+assert ctypes.CDLL(None).unshare(0x10000000) == 0
+Path("/proc/self/setgroups").write_text("deny")
+Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+for name in ("max_user_namespaces", "max_net_namespaces"):
+    Path("/proc/sys/user", name).write_text("0")
+import timewait.cli.demo as command
+command._play = lambda console, reason, *, loopback: print(loopback, reason) or 0
+from typer.testing import CliRunner
+result = CliRunner().invoke(command.app, ["demo"] if len(command.app.registered_commands) > 1 else [])
+assert result.exit_code == 0, result
+print(result.output)
+"""
+    )
+    assert told.startswith("True ")
+    assert "_namespaces=0" in told
+
+
+def test_the_command_over_loopback_tells_what_that_hides() -> None:
+    told = _python(
+        SHORT.format(enter="")
+        + """
+from rich.console import Console
+from timewait.cli.demo import _play
+sys_exit = _play(Console(width=80, force_terminal=False), "user namespaces are not to be had", loopback=True)
+print("exit", sys_exit)
+"""
+    )
+    assert "over loopback" in told and "because user namespaces are not to be had." in told
+    assert "share one kernel" in told
+    rows = [line.split()[0] for line in told.splitlines() if line[:6] in ("client", "server", "reset ")]
+    assert rows == ["client", "server", "reset"]
+    assert told.endswith("exit 0\n")
+
+
+@pytest.mark.slow
+def test_the_whole_command_in_plain_text() -> None:
+    needs_namespaces()
+    done = subprocess.run([SCRIPT, "demo"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 27
+    assert "\x1b" not in done.stdout
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line[:6] in ("client", "server", "reset ")}
+    assert rows["client"][:5] == ["2,000", "1,000", "1,000", "1,000", "0"]
+    assert rows["server"][:4] == ["2,000", "2,000", "0", "0"]
+    assert rows["reset"][:5] == ["2,000", "2,000", "0", "0", "0"]
+    assert any(line.startswith("Forecast") for line in lines)
+    assert any(line.startswith("Why  ports-exhausted") for line in lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_shows_what_it_has_and_leaves_nothing_behind(number: signal.Signals) -> None:
+    needs_namespaces()
+    words = [str(SCRIPT), "demo"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        while not process.stdout.readline().startswith("Forecast"):
+            assert process.poll() is None, process.stderr.read()
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        told, complaints = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"ended early by {number.name}" in told or not told.strip(), told
+    assert complaints == ""
+    deadline = time.monotonic() + 10
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)  # the kernel kills what is left behind its parent's back
+    assert not _alive(process.pid)
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _round(**counts: Any) -> Round:
+    run = Run(plan=demo.plan("http://10.0.0.2/", Closing.CLIENT, Ports()), host=Host(), total=Tick(**counts))
+    run.ticks = [run.total]
+    return Round(Closing.CLIENT, run, diagnose(run), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"closed_us": 5}, "client"),
+        ({"closed_peer": 5}, "server"),
+        ({"closed_us": 1200, "closed_reset": 3}, "client 1,200, reset 3"),
+        ({}, "nobody"),
+    ],
+)
+def test_who_closed_first_is_told_as_counted(counts: dict[str, int], told: str) -> None:
+    assert view.closed_first(_round(**counts).run) == told
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ({"succeeded": 9}, "no wall"),
+        ({}, "no result"),
+        ({"failed": 9, "errors": {"connect ECONNREFUSED refused": 9}}, "failures"),
+        (
+            {"at": 4.0, "seconds": 1.0, "succeeded": 3, "failed": 1, "errors": {"connect EADDRNOTAVAIL no-port": 1}},
+            "no port after 3.8 s",
+        ),
+    ],
+)
+def test_the_verdict_follows_from_the_counts(counts: dict[str, Any], told: str) -> None:
+    assert view.verdict(_round(**counts).run).plain == told
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_nothing_is_wider_than_the_terminal(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(view.opening("a reason", ["This is hidden."], loopback=True))
+    console.print(view.closing([_round(succeeded=1000, failed=3, errors={"connect ECONNREFUSED refused": 3})]))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "because a reason." in text and "3" in text

@@ -85,7 +85,7 @@ def stress(plan: Plan, listener: Listener | None = None) -> Run:
     reserved = parse_reserved(host.sysctls.get("net.ipv4.ip_local_reserved_ports", ""))
     if plan.ports.low and plan.ports.policy is not PortPolicy.KERNEL:
         reserved = set()  # ports that the user named are meant
-    _check_range(span, reserved)
+    _check_range(plan, host, span, reserved)
     watcher = Watcher(destinations, plan.sources, span[0], span[1], host.reserved_ports)
     try:
         return _drive(plan, host, found, span, reserved, _Watch(watcher), listener)
@@ -112,7 +112,15 @@ def _check(plan: Plan, found: list[Endpoint]) -> None:
         raise PlanError("--ports kernel:LOW-HIGH needs IP_LOCAL_PORT_RANGE (Linux 6.3); use --ports LOW-HIGH instead")
 
 
-def _check_range(span: tuple[int, int], reserved: set[int]) -> None:
+def _check_range(plan: Plan, host: Host, span: tuple[int, int], reserved: set[int]) -> None:
+    if plan.ports.policy is PortPolicy.KERNEL and plan.ports.low:
+        # inet_sk_get_local_port_range() (inet_connection_sock.c, 6.3+) narrows the sysctl's range, never widens it.
+        low, high = (int(word) for word in host.sysctls["net.ipv4.ip_local_port_range"].split())
+        if not low <= span[0] <= span[1] <= high:
+            raise PlanError(
+                f"--ports kernel:{span[0]}-{span[1]} is not inside net.ipv4.ip_local_port_range ({low}-{high}), and the "
+                f"kernel would ignore it; choose within, or bind explicitly with --ports {span[0]}-{span[1]}"
+            )
     if all(port in reserved for port in range(span[0], span[1] + 1)):
         raise PlanError(f"the port range {span[0]}-{span[1]} holds no free port; all are in ip_local_reserved_ports")
 

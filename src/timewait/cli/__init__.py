@@ -11,7 +11,7 @@ import traceback
 
 import typer
 
-INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+USAGE, INTERNAL, INTERRUPTED = 2, 70, 130  # EX_SOFTWARE of sysexits.h is 70; a shell's SIGINT is 130
 
 app = typer.Typer(
     name="timewait",
@@ -29,8 +29,15 @@ def main() -> None:
     from timewait.cli import commands  # noqa: F401  registers every command on `app`
 
     try:
-        app()
-    except Exception as error:  # whatever it is, the user gets one sentence and a code that tells it apart
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's own usage errors, wherever the installed typer keeps click
+            help_asked = type(error).__name__ == "NoArgsIsHelpError"
+            print(error.format_message() if help_asked else f"timewait: {error.format_message()}", file=sys.stderr)
+            sys.exit(USAGE)
+        # Whatever it is, the user gets one sentence and a code that tells it apart
         if os.environ.get("TIMEWAIT_DEBUG"):
             traceback.print_exc()
         where = traceback.extract_tb(error.__traceback__)[-1]

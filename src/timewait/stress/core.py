@@ -77,7 +77,7 @@ class Core(ABC):
         self.drain_until = float("inf")
         self.end_at = start_at + plan.duration if plan.duration else float("inf")
         # How long what is in flight at the end may take to be answered or to fail of itself.
-        self.patience = max(plan.connect_timeout, min(plan.timeout, 5.0)) + 0.5
+        self.patience = max(plan.connect_timeout, plan.timeout) + 0.5
 
     def asked(self, now: float) -> int:
         """Connections wanted at this moment of the closed loop."""

@@ -14,6 +14,7 @@ import pytest
 from timewait.observe.sock_diag import State
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 SS_NAMES = {
     "ESTAB": State.ESTABLISHED,
@@ -35,7 +36,7 @@ def ss(*expression: str) -> dict[State, int]:
     return {SS_NAMES[name]: count for name, count in found.items() if name in SS_NAMES}
 
 
-def agreed(witness: Callable[[], T], ours: Callable[[], T]) -> tuple[T, T]:
+def agreed(witness: Callable[[], T], ours: Callable[[], U]) -> tuple[T, U]:
     """Both readings, taken while nothing moved: the witness says the same before and after. 10 s at most."""
     for _ in range(100):
         before, found, after = witness(), ours(), witness()

@@ -33,7 +33,7 @@ def text(view: Overview) -> str:
     for one in shown:
         parts = [f"  {'to' if one.direction == 'out' else 'at'} {one.end:<{width}}", _states(one.states)]
         lines.append("  ".join(part for part in (*parts, ports(one), queue(one)) if part))
-    left = total + view.left_out - sum(one.total for one in shown)
+    left = total - sum(one.total for one in shown)
     if left:
         lines.append(f"  and {_plural(left, 'socket')} elsewhere")
     if view.conntrack is not None:
@@ -58,7 +58,7 @@ def screen(view: Overview, rows: int) -> RenderableType:
         way = "to" if one.direction == "out" else "at"
         table.add_row(way, one.end, *counts, Text(ports(one), _ports_style(one)), Text(queue(one), _queue_style(one)))
     parts: list[RenderableType] = [_heading(view), "", table]
-    hidden = sum(one.total for one in view.ends[rows:]) + view.left_out
+    hidden = sum(view.states.values()) - sum(one.total for one in view.ends[:rows])
     if hidden:
         parts.append(Text(f"and {_plural(hidden, 'socket')} elsewhere", style="dim"))
     if view.counters:

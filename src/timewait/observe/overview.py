@@ -43,7 +43,7 @@ class Overview(msgspec.Struct, kw_only=True):
 
     at: float = 0.0  # seconds since the watch began
     seconds: float = 0.0  # since the overview before
-    states: dict[str, int] = {}
+    states: dict[str, int] = {}  # of all sockets, those left out below too
     ends: list[End] = []  # fullest first
     left_out: int = 0  # sockets at ends past MOST_ENDS
     counters: dict[str, int] = {}

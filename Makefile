@@ -1,7 +1,7 @@
 # `make demo` and `make test` work on a fresh Debian or Ubuntu with Python 3.11 or later; they fetch what they need.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs lock clean
+.PHONY: help demo test lint format bench docs docs-peers lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 export PYTHON
@@ -12,6 +12,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   speed beside wrk, ab, h2load, hey and siege; minutes"
 	@echo "make docs    writes docs/ and the README's output again, from the program itself"
+	@echo "make docs-peers  writes docs/peers.md again: wrk and others in front of failures; minutes"
 	@echo "make lock    requirements*.lock from pyproject.toml"
 
 demo:
@@ -44,6 +45,12 @@ bench:
 docs:
 	@scripts/setup dev
 	@$(BIN)/python scripts/docs.py $(ARGS)
+
+# What the peers say when connections fail, beside what timewait says: minutes.
+docs-peers:
+	@scripts/setup dev
+	@scripts/peers
+	@$(BIN)/python scripts/compare_peers.py
 
 lock:
 	@scripts/lock

@@ -6,6 +6,8 @@ The rules are those of docs/architecture.md. A room is a folder under src/timewa
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,12 @@ def test_length_is_measured() -> None:
     assert "f() has 61 lines" in too_long(long_function, Path("a.py"))[0]
     assert "451 lines" in too_long("#\n" * 451, Path("a.py"))[0]
     assert too_long("def f():\n    pass\n", Path("a.py")) == []
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`timewait --help` answers at once because commands import what they need when they run."""
+    code = "import sys, timewait.cli.commands; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "typer" in loaded
+    assert loaded & {"numpy", "bokeh", "pyroute2", "hdrh", "msgspec", "httptools", "numba", "asyncio"} == set()

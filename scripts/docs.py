@@ -1,0 +1,88 @@
+"""Writes what the docs say about the program from the program itself: docs/cli.md, docs/findings.md, README's output.
+
+`make docs` runs it. `--check` writes nothing and fails when a page differs; `--no-demo` leaves the README's output as
+it is (the demo takes a quarter of a minute, and its figures differ from machine to machine).
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from timewait.cli import app, commands
+from timewait.diagnose import catalogue, exit_codes
+
+TOP = Path(__file__).resolve().parent.parent
+TIMEWAIT = str(Path(sys.executable).with_name("timewait"))
+BEGIN, END = "<!-- written by make docs -->", "<!-- end -->"
+PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LANG": "C.UTF-8"}
+
+
+def main(words: list[str]) -> int:
+    pages = {"docs/cli.md": cli_page(), "docs/findings.md": findings_page()}
+    if "--check" in words:
+        stale = [name for name, text in pages.items() if _now(name) != text]
+        for name in stale:
+            print(f"{name} differs from what the program says; run `make docs`", file=sys.stderr)
+        return 1 if stale else 0
+    if "--no-demo" not in words:
+        pages["README.md"] = between(_now("README.md"), "```console\n$ make demo\n" + output("demo") + "\n```")
+    for name, text in pages.items():
+        (TOP / name).write_text(text)
+    return 0
+
+
+def _now(name: str) -> str:
+    path = TOP / name
+    return path.read_text() if path.exists() else ""
+
+
+def output(*words: str) -> str:
+    """What a command prints, without colour, 100 columns wide. Raises CalledProcessError when it fails."""
+    done = subprocess.run(
+        [TIMEWAIT, *words], capture_output=True, text=True, check=True, env={**os.environ, **PLAIN}, cwd=TOP
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.strip("\n").split("\n"))
+
+
+def between(page: str, text: str) -> str:
+    """The page with `text` between its markers. Raises ValueError when it has none."""
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page lacks its markers {BEGIN} and {END}")
+    return f"{head}{begin}\n{text}\n{end}{tail}"
+
+
+def cli_page() -> str:
+    """The help of every command."""
+    assert commands
+    names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    parts = ["# Commands", "Written by `make docs`: what `timewait COMMAND --help` prints."]
+    parts.append(f"```console\n{output('--help')}\n```")
+    for name in names:
+        parts += [f"## timewait {name}", f"```console\n{output(name, '--help')}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def findings_page() -> str:
+    """The closed list of findings, and the exit codes."""
+    rows = ["| id | what happened | where the cause lies |", "|---|---|---|"]
+    rows += [f"| `{id}` | {meaning} | {WHERE[blame]} |" for id, meaning, blame in catalogue()]
+    codes = inspect.cleandoc(exit_codes.__doc__ or "").partition("\n\n")[2]
+    return "\n\n".join(["# Findings", FINDINGS, "\n".join(rows), "## Exit codes", EXIT_CODES, codes]) + "\n"
+
+
+WHERE = {"machine": "this machine", "target": "the target", "network": "the network", "setting": "a setting here"}
+FINDINGS = """Written by `make docs`. A finding names one cause of failed or slowed connections: in one sentence, with
+its evidence, the remedies and what each would bring on this host, and what people wrongly try. The list is closed and
+the ids are a contract: they appear in `--json`, in saved runs and in scripts. A healthy run has none. What another
+finding already explains is left out."""
+EXIT_CODES = "A script can tell from the exit code whose fault a failure was."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

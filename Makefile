@@ -7,13 +7,13 @@ BIN := .venv/bin
 export PYTHON
 
 help:
-	@echo "make demo    see it work: one load, three ways to close, under a minute, no root"
-	@echo "make test    the tests; fetches nginx and the other peers where it may"
-	@echo "make lint    ruff and mypy --strict"
-	@echo "make bench   speed beside wrk, ab, h2load, hey and siege; minutes"
-	@echo "make docs    writes docs/ and the README's output again, from the program itself"
-	@echo "make docs-peers  writes docs/peers.md again: wrk and others in front of failures; minutes"
-	@echo "make lock    requirements*.lock from pyproject.toml"
+	@echo "make demo        see it work: one load, three ways to close, under a minute, no root"
+	@echo "make test        the tests; fetches nginx and the other peers where it may"
+	@echo "make lint        ruff and mypy --strict; make format mends what can be mended"
+	@echo "make bench       speed beside wrk, ab, h2load, hey and siege; minutes"
+	@echo "make docs        writes docs/ and the README's output again, from the program itself"
+	@echo "make docs-peers  writes docs/peers.md again: what peers say when connections fail; minutes"
+	@echo "make lock        requirements*.lock from pyproject.toml"
 
 demo:
 	@scripts/setup run

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+# The order is that of the help, not of the alphabet.
+# isort: off
 from timewait.cli import stress  # noqa: F401
-from timewait.cli import watch  # noqa: F401
-from timewait.cli import demo  # noqa: F401
 from timewait.cli import doctor  # noqa: F401
+from timewait.cli import watch  # noqa: F401
 from timewait.cli import report  # noqa: F401
+from timewait.cli import demo  # noqa: F401

@@ -10,7 +10,7 @@ import datetime
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -21,7 +21,7 @@ from timewait.observe.host import read_host
 from timewait.observe.limits import raise_open_files
 from timewait.observe.watcher import Watcher
 from timewait.plan import Plan, PlanError, PortPolicy
-from timewait.run import Cause, Host, Phase, Run, RunFile, Series, Snapshot, Tick, error_key
+from timewait.run import Cause, Host, Phase, Run, RunFile, Series, Snapshot, Step, Tick, error_key
 from timewait.stress.crew import Crew
 from timewait.stress.endpoints import (
     Endpoint,
@@ -36,8 +36,6 @@ from timewait.stress.opening import has_local_port_range
 from timewait.stress.source_ports import parse_reserved
 from timewait.stress.tls import context
 
-WATCH_SHARE = 0.02  # of the parent's time that snapshots may take; a costlier one is taken less often
-
 
 @dataclass
 class Listener:
@@ -45,25 +43,9 @@ class Listener:
 
     on_start: Callable[[Run], None] = lambda run: None  # host and first snapshot are known, no packet sent yet
     on_tick: Callable[[Tick, Snapshot, Tick], None] = lambda tick, snapshot, total: None
+    on_step: Callable[[Step], None] = lambda step: None  # of --find-max, when it has been judged
     save: RunFile | None = None
     signals: bool = True  # SIGINT and SIGTERM end the run early, with its record
-
-
-@dataclass
-class _Watch:
-    """Snapshots at a bounded cost."""
-
-    watcher: Watcher
-    pids: list[int] = field(default_factory=list)
-    next_at: float = 0.0
-    last: Snapshot = field(default_factory=Snapshot)
-
-    def look(self, at: float, *, always: bool = False) -> Snapshot:
-        if always or at >= self.next_at:
-            self.last = self.watcher.snapshot(at, self.pids)
-            self.next_at = at + self.last.cost / WATCH_SHARE - 0.5
-            return self.last
-        return msgspec.structs.replace(self.last, at=at)
 
 
 def stress(plan: Plan, listener: Listener | None = None) -> Run:
@@ -88,7 +70,7 @@ def stress(plan: Plan, listener: Listener | None = None) -> Run:
     _check_range(plan, host, span, reserved)
     watcher = Watcher(destinations, plan.sources, span[0], span[1], host.reserved_ports)
     try:
-        return _drive(plan, host, found, span, reserved, _Watch(watcher), listener)
+        return _drive(plan, host, found, span, reserved, watcher, listener)
     finally:
         watcher.close()
 
@@ -118,8 +100,8 @@ def _check_range(plan: Plan, host: Host, span: tuple[int, int], reserved: set[in
         low, high = (int(word) for word in host.sysctls["net.ipv4.ip_local_port_range"].split())
         if not low <= span[0] <= span[1] <= high:
             raise PlanError(
-                f"--ports kernel:{span[0]}-{span[1]} is not inside net.ipv4.ip_local_port_range ({low}-{high}), and the "
-                f"kernel would ignore it; choose within, or bind explicitly with --ports {span[0]}-{span[1]}"
+                f"--ports kernel:{span[0]}-{span[1]} is not inside net.ipv4.ip_local_port_range ({low}-{high}), and "
+                f"the kernel would ignore it; choose within, or bind explicitly with --ports {span[0]}-{span[1]}"
             )
     if all(port in reserved for port in range(span[0], span[1] + 1)):
         raise PlanError(f"the port range {span[0]}-{span[1]} holds no free port; all are in ip_local_reserved_ports")
@@ -147,23 +129,22 @@ def _drive(
     found: list[Endpoint],
     span: tuple[int, int],
     reserved: set[int],
-    watch: _Watch,
+    watcher: Watcher,
     listener: Listener,
 ) -> Run:
     run = _new_run(plan, host)
-    run.before = watch.look(0.0, always=True)
+    run.before = watcher.snapshot(0.0, fresh=True)
     if listener.save:
         listener.save.start(run)
     listener.on_start(run)
     series = Series()
     crew = Crew(plan, found, span, reserved)
-    watch.pids = crew.pids
     try:
         with _signals(run, crew) if listener.signals else contextlib.nullcontext():
             began = crew.begin()
 
             def on_tick(tick: Tick) -> None:
-                snapshot = watch.look(time.monotonic() - began)
+                snapshot = watcher.snapshot(time.monotonic() - began, crew.pids)
                 run.peak_open = max(run.peak_open, tick.open)
                 run.peak_open_files = max(run.peak_open_files, snapshot.open_files or 0)
                 if tick.at > plan.warm_up:
@@ -174,11 +155,11 @@ def _drive(
                 listener.on_tick(tick, snapshot, run.total)
 
             crew.drive(on_tick)
-        run.after = watch.look(time.monotonic() - began, always=True)
+        run.after = watcher.snapshot(time.monotonic() - began, fresh=True)
     finally:
         crew.close()
     run.ticks, run.snapshots = series.ticks, series.snapshots
-    run.notes += crew.deaths
+    run.notes += [*crew.deaths, *watcher.unreadable]
     run.lost_workers = len(crew.deaths)
     if listener.save:
         listener.save.end(run)

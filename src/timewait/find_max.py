@@ -31,10 +31,10 @@ def find_max(plan: Plan, listener: Listener | None = None) -> Run:
     low, high, rate, base = 0.0, 0.0, FIRST_RATE, 0.0
     while True:
         wanted = msgspec.structs.replace(plan, rate=Rate(rate, RateUnit.REQUESTS), duration=seconds)
-        # Only the first step may write the file and begin the view: one record, not one per step.
-        run = stress(wanted, without_file(listener))
+        run = stress(wanted, for_step(listener, first=not steps))
         step = judge(run, rate, base)
         steps.append(step)
+        listener.on_step(step)
         base = base or step.p99
         if step.held:
             low, kept = rate, run
@@ -54,9 +54,10 @@ def find_max(plan: Plan, listener: Listener | None = None) -> Run:
     return kept
 
 
-def without_file(listener: Listener) -> Listener:
-    """The same ears without the file."""
-    return Listener(listener.on_start, listener.on_tick, None, listener.signals)
+def for_step(listener: Listener, *, first: bool) -> Listener:
+    """The same ears without the file, and without a new heading: one record, not one per step."""
+    on_start = listener.on_start if first else Listener.on_start
+    return Listener(on_start=on_start, on_tick=listener.on_tick, signals=listener.signals)
 
 
 def judge(run: Run, rate: float, base: float) -> Step:
@@ -72,6 +73,8 @@ def judge(run: Run, rate: float, base: float) -> Step:
         stopped = machine[0]
     elif share > FAILED_SHARE:
         stopped = "failures"
+    elif late(run, p99):
+        stopped = "client-limited"
     elif base and p99 > max(SLOW_FLOOR, base * SLOW_FACTOR):
         stopped = "latency"
     elif total.succeeded < BEHIND * rate * duration:
@@ -80,3 +83,9 @@ def judge(run: Run, rate: float, base: float) -> Step:
         rate=rate, succeeded_per_second=total.succeeded / duration, failed_share=share, p99=p99,
         held=not stopped, stopped_by=stopped,
     )  # fmt: skip
+
+
+def late(run: Run, p99: float) -> bool:
+    """Whether most of the latency is our own lateness though slots were free: this machine, not the target."""
+    own = quantiles(run.total.late, (0.99,))[0]
+    return p99 > SLOW_FLOOR and own > p99 / 2 and run.peak_open < run.plan.concurrency

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from timewait.diagnose import Finding
-    from timewait.run import Run, Snapshot, Tick
+    from timewait.run import Run, Snapshot, Step, Tick
 
 USAGE, INTERNAL = 2, 70
 
@@ -72,7 +72,7 @@ class Outputs:
         from timewait.run import RunFile
 
         save = RunFile(self._save_stream()) if self.wishes.save else None
-        listener = Listener(on_start=self._start, on_tick=self._tick, save=save)
+        listener = Listener(on_start=self._start, on_tick=self._tick, on_step=self._step, save=save)
         with self._stack:
             run = find_max(self.plan, listener) if self.wishes.find_max else stress(self.plan, listener)
         findings = diagnose(run)
@@ -108,6 +108,11 @@ class Outputs:
         elif not self.wishes.quiet:
             with _unheard():
                 print(line(tick, snapshot, self.plan), file=self.progress.file, flush=True)
+
+    def _step(self, step: Step) -> None:
+        if not self.wishes.quiet:
+            verdict = "held" if step.held else f"stopped by {step.stopped_by}"
+            self.progress.print(f"step {step.rate:,.0f}/s: {verdict}", markup=False)
 
     def _report(self, run: Run, findings: list[Finding], code: int) -> int:
         with _unheard():

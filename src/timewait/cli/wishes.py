@@ -141,8 +141,16 @@ def _requests(wishes: Wishes) -> tuple[Request, ...]:
     return parse_targets(_read(name, "--targets").decode("utf-8", "replace").splitlines(), name)
 
 
+def _says_close(wishes: Wishes) -> bool:
+    """`-H 'Connection: close'`, the habit of wrk's users, means --close server."""
+    headers = [parse_header(text) for text in wishes.header or []]
+    return any(name.lower() == "connection" and "close" in value.lower() for name, value in headers)
+
+
 def _life(wishes: Wishes) -> tuple[Closing, int | None]:
-    word = "server" if wishes.disable_keepalive else wishes.close
+    word = wishes.close
+    if wishes.disable_keepalive or (word is None and _says_close(wishes)):
+        word = "server"
     if word is not None and word not in ("server", "client", "reset", "half"):
         raise PlanError(f"--close {word!r}: write server, client, reset or half")
     closing = Closing(word) if word else Closing.KEEP

@@ -12,7 +12,7 @@ from timewait.observe.sock_diag import CONNECTED, Address, Listener, SockDiag
 from timewait.run import PortUse, Snapshot
 
 _SHARE = 0.02  # of one core, at most, for reading the socket table: watching must not become the load
-_LONGEST = 10.0  # seconds a reading of the socket table may be old, however dear it is
+_LONGEST = 3.0  # seconds a reading of the socket table may be old, however dear it is
 
 
 class Watcher:

@@ -196,6 +196,7 @@ print(here == [os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "user")]
         ),
         (errno.EPERM, {"kernel.apparmor_restrict_unprivileged_userns": "0", "seccomp": "2"}, "seccomp=unconfined"),
         (errno.EINVAL, {}, "CONFIG_USER_NS"),
+        (errno.EOPNOTSUPP, {}, "sudo modprobe veth"),
         (errno.EPERM, {}, "EPERM"),
         (250, {}, "250"),
     ],

@@ -53,13 +53,13 @@ class Namespace:
     """A network namespace, held by a file descriptor. `name` is for people; `pid` and `fd` are for nsenter."""
 
     def __init__(self, name: str) -> None:
-        """Makes a new one with its loopback up. Raises OSError."""
+        """Makes a new one with its loopback up. Raises OSError, or NetlinkError of `links`."""
         self.name = name
         self.fd = -1
         with _returning():
             _unshare(_CLONE_NEWNET)
-            self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             links.up("lo")
+            self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def __repr__(self) -> str:
         return (
@@ -136,6 +136,8 @@ def explain(number: int, settings: Mapping[str, str], *, root: bool) -> Forbidde
     if settings.get("seccomp") == "2" and number in (errno.EPERM, errno.ENOSYS):
         remedy = "start the container with --privileged or --security-opt seccomp=unconfined"
         return ForbiddenError("a seccomp filter, as containers have one, forbids namespaces", "", remedy)
+    if number == errno.EOPNOTSUPP:  # rtnl_newlink(): no such kind of link, no module for it
+        return ForbiddenError("this kernel has no virtual links", "CONFIG_VETH", "load it with `sudo modprobe veth`")
     if number in (errno.EINVAL, errno.ENOSYS):
         return ForbiddenError("this kernel is built without user namespaces", "CONFIG_USER_NS", _SUDO)
     text = f"making a network namespace failed with {errno.errorcode.get(number, number)}"
@@ -157,14 +159,14 @@ def read_settings() -> dict[str, str]:
 
 
 def _attempt_in_child() -> int:
-    """0 when a child could enter and make a second namespace, else the errno it met."""
+    """0 when a child could enter and join two further namespaces by a link, else the errno it met."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     status = 255
     try:
         _enter()
-        Namespace("attempt")
+        links.join(Namespace("one"), "eth0", Namespace("other"), "eth0")
         status = 0
     except OSError as error:
         status = error.errno or 255

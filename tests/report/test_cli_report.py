@@ -87,6 +87,7 @@ def test_html_is_written(saved: Path, tmp_path: Path) -> None:
 def test_several_files_stand_side_by_side(saved: Path, tmp_path: Path) -> None:
     other = save(samples.healthy(), tmp_path / "healthy.jsonl")
     text = report(saved, other).stdout.decode()
+    assert ["run.jsonl", "healthy.jsonl"] in [line.split() for line in text.splitlines()]
     assert ["successes", "2,800/s", "8,000/s"] in [line.split() for line in text.splitlines()]
     objects = [json.loads(line) for line in report(saved, other, "--json").stdout.splitlines()]
     assert [found["file"] for found in objects] == [str(saved), str(other)]

@@ -79,6 +79,14 @@ def _read(files: list[str]) -> Read:
     return runs
 
 
+def _named(runs: Read) -> Read:
+    """The runs under the names of their files without the folders, where those names tell them apart."""
+    short = [Path(name).name for name, _, _ in runs]
+    if len(set(short)) < len(runs):
+        return runs
+    return [(name, run, findings) for name, (_, run, findings) in zip(short, runs, strict=True)]
+
+
 @contextmanager
 def _quiet_pipe() -> Iterator[None]:
     """A reader that has seen enough (`| head`) is no error."""
@@ -105,8 +113,8 @@ def _print_text(runs: Read) -> None:
         _, run, findings = runs[0]
         console.print(summary(run, findings))
         return
-    console.print(side_by_side(runs))
-    _print_why(console, runs)
+    console.print(side_by_side(_named(runs)))
+    _print_why(console, _named(runs))
 
 
 def _print_why(console: Any, runs: Read) -> None:
@@ -150,6 +158,6 @@ def _write_html(runs: Read, path: str) -> None:
     from timewait.report.page import write_html
 
     try:
-        write_html(runs, path)
+        write_html(_named(runs), path)
     except OSError as error:
         _refuse(f"--html {path}: {error.strerror}")

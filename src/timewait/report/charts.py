@@ -34,7 +34,7 @@ class Chart(msgspec.Struct):
 
 def rate(run: Run) -> Chart:
     """Successes and failures per second, and what the open loop was asked for."""
-    ticks = run.ticks
+    ticks, _ = figures.whole_ticks(run)
     if not ticks:
         return Chart(None, [])
     source = {
@@ -47,21 +47,22 @@ def rate(run: Run) -> Chart:
         legend.append((f"asked, {run.plan.rate.unit}/s", GREY, True))
     plot, data = _plot(run), _stretches(ticks, source)
     plot.varea_step(x="at", y1=0, y2="succeeded", step_mode="before", source=data, color=GREEN, alpha=0.15)
-    lead = plot.step("at", "succeeded", mode="before", source=data, color=GREEN, line_width=2)
+    plot.step("at", "succeeded", mode="before", source=data, color=GREEN, line_width=2)
     plot.step("at", "failed", mode="before", source=data, color=RED, line_width=2)
     if "asked" in source:
         plot.step("at", "asked", mode="before", source=data, color=GREY, line_dash="dashed")
-    _hover(plot, lead, [(name, f"@{name}{{0,0}}/s") for name in source])
+    _hover(plot, _unseen(plot, data, "succeeded"), [(name, f"@{name}{{0,0}}/s") for name in source])
     return Chart(plot, legend)
 
 
 def latency(run: Run) -> Chart:
     """Quantiles of the total latency of successes per tick, in milliseconds, on a logarithmic axis."""
-    found = [figures.latency(tick.total) for tick in run.ticks]
+    ticks, _ = figures.whole_ticks(run)
+    found = [figures.latency(tick.total) for tick in ticks]
     if not any(found):
         return Chart(None, [])
     shown = {"p50": BLUE, "p90": PURPLE, "p99": AMBER, "max": RED}
-    source: dict[str, list[float]] = {"at": [tick.at for tick in run.ticks]}
+    source: dict[str, list[float]] = {"at": [tick.at for tick in ticks]}
     for name in shown:
         # A logarithmic axis has no zero: a latency below the clock's resolution stands as one nanosecond.
         source[name] = [max(1e-6, 1000 * quantiles[name]) if quantiles else float("nan") for quantiles in found]
@@ -69,7 +70,7 @@ def latency(run: Run) -> Chart:
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[000]")
     data = ColumnDataSource(source)
     lines = [plot.line("at", name, source=data, color=colour, line_width=2) for name, colour in shown.items()]
-    if len(run.ticks) <= MOST_DOTS:
+    if len(ticks) <= MOST_DOTS:
         for name, colour in shown.items():
             plot.scatter("at", name, source=data, color=colour, size=4)
     _hover(plot, lines[0], [(name, f"@{name}{{0,0.[000]}} ms") for name in shown])
@@ -78,7 +79,8 @@ def latency(run: Run) -> Chart:
 
 def ports(run: Run) -> Chart:
     """Source ports in use and in TIME_WAIT, one on the other, below the capacity."""
-    uses = [(tick.at, figures.ports(snapshot)) for snapshot, tick in zip(run.snapshots, run.ticks, strict=False)]
+    ticks, snapshots = figures.whole_ticks(run)
+    uses = [(tick.at, figures.ports(snapshot)) for tick, snapshot in zip(ticks, snapshots, strict=False)]
     known = [(at, use) for at, use in [(0.0, figures.ports(run.before)), *uses] if use is not None]
     if len(known) < 2:
         return Chart(None, [])
@@ -113,10 +115,11 @@ def ports(run: Run) -> Chart:
 def errors(run: Run) -> Chart:
     """Failures per second by cause, one on the other."""
     by_cause: dict[str, list[float]] = {}
-    for number, tick in enumerate(run.ticks):
+    ticks, _ = figures.whole_ticks(run)
+    for number, tick in enumerate(ticks):
         for failure in figures.failures(tick):
             name = failure.cause if failure.cause in set(Cause) else Cause.OTHER.value
-            row = by_cause.setdefault(name, [0.0] * len(run.ticks))
+            row = by_cause.setdefault(name, [0.0] * len(ticks))
             row[number] += figures.per_second(failure.count, tick.seconds)
     if not by_cause:
         return Chart(None, [])
@@ -128,16 +131,18 @@ def errors(run: Run) -> Chart:
     # Columns are numbered: only the legend carries names. t1 is the top of the first layer, and so on.
     columns = [f"c{number}" for number in range(len(ranked))]
     source = {column: by_cause[name] for column, name in zip(columns, ranked, strict=True)}
-    tops = {"t0": [0.0] * len(run.ticks)}
+    tops = {"t0": [0.0] * len(ticks)}
     for number, column in enumerate(columns):
         tops[f"t{number + 1}"] = [a + b for a, b in zip(tops[f"t{number}"], source[column], strict=True)]
-    plot, data = _plot(run), _stretches(run.ticks, source | tops)
+    plot, data = _plot(run), _stretches(ticks, source | tops)
     colours = CAUSE_COLOURS[: len(columns)]
     for number, colour in enumerate(colours):
         below, above = f"t{number}", f"t{number + 1}"
         plot.varea_step(x="at", y1=below, y2=above, step_mode="before", source=data, color=colour, alpha=0.6)
-    lead = plot.step("at", f"t{len(columns)}", mode="before", source=data, color=colours[0])
+    top = f"t{len(columns)}"
+    plot.step("at", top, mode="before", source=data, color=colours[0])
     names = [words.CAUSES.get(name, "rarer causes") for name in ranked]
+    lead = _unseen(plot, data, top)
     _hover(plot, lead, [(name, f"@{column}{{0,0}}/s") for name, column in zip(names, columns, strict=True)])
     return Chart(plot, [(name, colour, False) for name, colour in zip(names, colours, strict=True)])
 
@@ -189,6 +194,11 @@ def _plot(run: Run, y_axis_type: Literal["linear", "log"] = "linear") -> figure:
     if run.plan.warm_up:
         plot.add_layout(BoxAnnotation(left=0, right=run.plan.warm_up, fill_color=GREY, fill_alpha=0.12))
     return plot
+
+
+def _unseen(plot: figure, data: ColumnDataSource, column: str) -> DataRenderer:
+    """A line for the pointer to find: bokeh finds neither steps nor areas."""
+    return plot.line("at", column, source=data, line_alpha=0)
 
 
 def _hover(plot: figure, lead: DataRenderer, tips: list[tuple[str, str]]) -> None:

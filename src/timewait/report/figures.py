@@ -32,6 +32,23 @@ def failed_share(tick: Tick) -> float:
     return tick.failed / (tick.failed + tick.succeeded) if tick.failed else 0.0
 
 
+STUB = 0.25  # of its predecessor's length
+
+
+def whole_ticks(run: Run) -> tuple[list[Tick], list[Snapshot]]:
+    """Ticks and snapshots, where the last tick is a mere stub (the drain after the end) added to the one before.
+
+    A rate over a few milliseconds says nothing, but would stand in a chart as if it did.
+    """
+    ticks, snapshots = run.ticks, run.snapshots
+    if len(ticks) < 2 or ticks[-1].seconds >= STUB * ticks[-2].seconds:
+        return ticks, snapshots
+    last = msgspec.structs.replace(ticks[-2])
+    last.add(ticks[-1], side_by_side=False)
+    kept = [*snapshots[:-2], snapshots[-1]] if len(snapshots) == len(ticks) else snapshots
+    return [*ticks[:-2], last], kept
+
+
 def failures(tick: Tick) -> list[Failure]:
     """The errors, most frequent first; a key of a damaged file that is not three words counts as other."""
     rows = []

@@ -14,7 +14,7 @@ def line(tick: Tick, snapshot: Snapshot, plan: Plan) -> str:
     pieces.append(f"{words.count(tick.failed)} failed")
     if tick.total.index:
         pieces.append(f"p99 {words.seconds(quantiles(tick.total, (0.99,))[0])}")
-    short = tick.open < 0.9 * tick.asked
+    short = tick.open < 0.9 * tick.asked and tick.seconds >= figures.STUB
     pieces.append(f"{words.count(tick.open)}{f' of {words.count(tick.asked)}' if short else ''} open")
     use = figures.fullest(snapshot)
     if use is not None:

@@ -51,7 +51,8 @@ class LiveView:
 
     def update(self, tick: Tick, snapshot: Snapshot, total: Tick) -> None:
         """Shows this tick and the sum so far; a tick that comes too soon after a drawing only feeds the history."""
-        self._rates.append(figures.per_second(tick.succeeded, tick.seconds))
+        if tick.seconds >= figures.STUB or not self._rates:
+            self._rates.append(figures.per_second(tick.succeeded, tick.seconds))
         left = self._seconds_left(tick, snapshot)
         if self._now() - self._drawn < LEAST_BETWEEN:
             return
@@ -89,7 +90,7 @@ class LiveView:
 
     def _progress(self, tick: Tick, total: Tick) -> RenderableType:
         done = figures.progress(self._plan, tick, total)
-        text = words.duration(tick.at)
+        text = words.duration(round(tick.at))
         if self._plan.duration is not None:
             text += f" of {words.duration(self._plan.duration)}"
         if self._plan.warm_up and tick.at <= self._plan.warm_up:

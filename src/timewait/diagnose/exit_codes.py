@@ -1,0 +1,59 @@
+"""What `timewait` says to a script when it ends.
+
+| code | meaning |
+|---|---|
+| 0 | all well: nothing failed, or with `--fail-if` every threshold was held |
+| 1 | the target failed: requests or connections failed, and not for want of anything on this machine |
+| 2 | bad usage: nothing was sent |
+| 3 | this machine was the limit: ports, open files, conntrack, CPU; the figures are its own, not the target's |
+| 4 | a threshold of `--fail-if` was missed |
+| 70 | internal error, please report it |
+| 130 | interrupted (Ctrl-C or SIGTERM), after the whole report |
+
+The first that applies of 130, 3, 4, 1. With `--fail-if` given, failures that stay within every threshold are no
+failure of the run. With `--find-max`, failures of the step that ended the search are its result: a search that held
+at least one step and was not ended by this machine is 0.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from timewait.diagnose.finding import MACHINE, Finding
+from timewait.diagnose.thresholds import missed
+from timewait.run import Run
+
+
+class Exit(IntEnum):
+    WELL = 0
+    TARGET_FAILED = 1
+    BAD_USAGE = 2
+    MACHINE_LIMITED = 3
+    THRESHOLD_MISSED = 4
+    INTERNAL_ERROR = 70
+    INTERRUPTED = 130
+
+
+LIMITS = frozenset({"ports-exhausted", "ports-held-open", "open-files", "conntrack-full", "client-limited"})
+"""Findings that say this machine was the limit. Others that are its doing (a slow port search, residue) are told, but
+a run in which nothing failed has not failed for them."""
+
+
+def exit_code(run: Run, findings: list[Finding]) -> int:
+    """The exit code of a run by the table above."""
+    if run.interrupted:
+        return Exit.INTERRUPTED
+    if any(_limited(run, finding) for finding in findings):
+        return Exit.MACHINE_LIMITED
+    if run.plan.thresholds:
+        return Exit.THRESHOLD_MISSED if missed(run) else Exit.WELL
+    if any(step.held for step in run.steps):
+        return Exit.WELL
+    nothing = run.total.started > 0 and run.total.succeeded == 0
+    return Exit.TARGET_FAILED if run.total.failed > 0 or nothing else Exit.WELL
+
+
+def _limited(run: Run, finding: Finding) -> bool:
+    return (
+        finding.id in LIMITS and finding.blame == MACHINE and (run.total.failed > 0 or finding.id == "client-limited")
+    )

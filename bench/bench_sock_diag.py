@@ -82,7 +82,10 @@ def measure(sockets: int, rounds: int, sources: list[str]) -> dict[str, object]:
             found = diag.count(where)
             count.append(time.perf_counter() - begun)
             if found != {State.TIME_WAIT: sockets}:
-                raise SystemExit(f"counted {found}, there are {sockets} in TIME_WAIT")
+                raise SystemExit(
+                    f"counted {found} of {sockets} in TIME_WAIT; if making them took longer than the 60 s they live, "
+                    "ask for fewer"
+                )
             seen = watcher.snapshot(0.0, fresh=True)
             snapshot.append(seen.cost)
             if seen.ports[0].time_wait != sockets:

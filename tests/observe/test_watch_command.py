@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from observe.traffic import Traffic
 from timewait.cli import watch_view
@@ -117,7 +119,7 @@ def test_on_a_terminal_it_fills_the_screen_and_leaves_the_last_look(colour: bool
     with subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=environment) as process:
         os.close(side)
         shown = b""
-        while shown.count(b"source ports in use") < 3:
+        while shown.count(b"ports in use") < 3:
             shown += os.read(main, 65536)
         process.send_signal(signal.SIGINT)
         try:
@@ -129,7 +131,7 @@ def test_on_a_terminal_it_fills_the_screen_and_leaves_the_last_look(colour: bool
     assert process.returncode == 0
     assert b"Traceback" not in shown
     assert b"\x1b[?1049h" in shown and b"\x1b[?1049l" in shown
-    assert b"source ports in use" in shown.rpartition(b"\x1b[?1049l")[2]
+    assert b"ports in use" in shown.rpartition(b"\x1b[?1049l")[2]
     assert (re.search(rb"\x1b\[[0-9;]*3[0-7][;m]", shown) is None) or colour
 
 
@@ -159,3 +161,22 @@ def test_what_is_not_shown_is_counted() -> None:
 
 def test_what_cannot_be_read_is_shown() -> None:
     assert "  no such table" in watch_view.text(view(unreadable=["no such table"])).splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_screen_keeps_ends_and_numbers_whole(width: int) -> None:
+    states = dict.fromkeys(watch_view._STATES, 1000)
+    use = PortUse(destination="", capacity=28232, in_use=20, time_wait=24000, free=4212)
+    ends = [
+        End(direction="out", end="203.0.113.255:8080", states=states, total=9000, ports=use, sources=2),
+        End(direction="in", end="203.0.113.255:443", states={"ESTABLISHED": 9}, total=9, queue=400, queue_max=511),
+    ]
+    console = Console(width=width, file=io.StringIO())
+    console.print(watch_view.screen(view(ends=ends, states={**states, "TIME_WAIT": 30000}), 1, width))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    (row,) = [line.split() for line in shown.splitlines() if "203.0.113.255:8080" in line]
+    others = ["1,000"] * 7 if width == 200 else ["7,000"]
+    assert row == ["to", "203.0.113.255:8080", "1,000", "1,000", *others, "24,020/28,232"]
+    assert "and 29,000 sockets elsewhere" in shown and "that uses most" in shown
+    assert max(len(line) for line in shown.splitlines()) <= width

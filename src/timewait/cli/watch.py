@@ -63,7 +63,7 @@ def _watch(json: bool, once: bool, seconds: float) -> None:
     elif not console.is_terminal or console.is_dumb_terminal:
         _each(views, watch_view.text)
     elif once:
-        console.print(watch_view.screen(next(views), rows=1000))
+        console.print(watch_view.screen(next(views), 1000, console.width))
     else:
         _live(console, views)
 
@@ -85,10 +85,10 @@ def _live(console: Console, views: Iterator[Overview]) -> None:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             for view in views:
                 last = view
-                live.update(watch_view.screen(view, rows=max(4, console.height - 12)), refresh=True)
+                live.update(watch_view.screen(view, max(4, console.height - 12), console.width), refresh=True)
     finally:
         if last is not None:
-            console.print(watch_view.screen(last, rows=20))
+            console.print(watch_view.screen(last, 20, console.width))
 
 
 def _views(once: bool, seconds: float) -> Iterator[Overview]:

@@ -21,6 +21,7 @@ _STATES = (
     "CLOSING",
 )
 _ROWS, _COUNTERS = 20, 12  # of plain text
+_OTHER_COLUMNS = 55  # width of a screen's columns beside the states
 _TIGHT, _NEARLY = 0.5, 0.9  # share of the ports in use: past half the kernel's search grows slow
 
 
@@ -43,24 +44,27 @@ def text(view: Overview) -> str:
     return "\n".join(lines + [f"  {sentence}" for sentence in view.unreadable])
 
 
-def screen(view: Overview, rows: int) -> RenderableType:
-    """The same for a terminal, at most this many ends."""
+def screen(view: Overview, rows: int, width: int) -> RenderableType:
+    """The same for a terminal, at most this many ends; states that are rare share a column where it is narrow."""
     names = [name for name in _STATES if name in view.states]
+    common, rare = names, list[str]()
+    if width < _OTHER_COLUMNS + sum(len(name) + 1 for name in names):
+        common, rare = [name for name in names if name in _STATES[:2]], [n for n in names if n not in _STATES[:2]]
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    table.add_column("", width=3)
-    table.add_column("end", ratio=1, overflow="fold")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("source ports in use", justify="right")
-    table.add_column("accept queue", justify="right")
-    for one in view.ends[:rows]:
-        counts = [f"{one.states[name]:,}" if name in one.states else "" for name in names]
-        way = "to" if one.direction == "out" else "at"
-        table.add_row(way, one.end, *counts, Text(ports(one), _ports_style(one)), Text(queue(one), _queue_style(one)))
+    table.add_column("", width=2)
+    table.add_column("end", ratio=1, min_width=15, overflow="fold")
+    for name in [*common, *(["others"] if rare else []), "ports in use", "queue"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    shown = view.ends[:rows]
+    for one in shown:
+        counts = [_count(one, [name]) for name in common] + ([_count(one, rare)] if rare else [])
+        table.add_row("to" if one.direction == "out" else "at", one.end, *counts, _port_cell(one), _queue_cell(one))
     parts: list[RenderableType] = [_heading(view), "", table]
-    hidden = sum(view.states.values()) - sum(one.total for one in view.ends[:rows])
+    hidden = sum(view.states.values()) - sum(one.total for one in shown)
     if hidden:
         parts.append(Text(f"and {_plural(hidden, 'socket')} elsewhere", style="dim"))
+    if any(one.sources > 1 for one in shown):
+        parts.append(Text("ports: of the source address that uses most", style="dim"))
     if view.counters:
         parts += ["", _counters(view)]
     parts += [Text(sentence, style="yellow") for sentence in view.unreadable]
@@ -110,15 +114,23 @@ def _moved(view: Overview, most: int) -> list[tuple[str, int]]:
     return sorted(view.counters.items(), key=lambda item: (item[0] not in TELLING, item[0]))[:most]
 
 
-def _ports_style(one: End) -> str:
+def _count(one: End, names: list[str]) -> str:
+    count = sum(one.states.get(name, 0) for name in names)
+    return f"{count:,}" if count else ""
+
+
+def _port_cell(one: End) -> Text:
     if one.ports is None or not one.ports.capacity:
-        return ""
+        return Text()
     share = 1 - one.ports.free / one.ports.capacity
-    return "red" if share > _NEARLY else "yellow" if share > _TIGHT else ""
+    style = "red" if share > _NEARLY else "yellow" if share > _TIGHT else ""
+    return Text(f"{one.ports.in_use + one.ports.time_wait:,}/{one.ports.capacity:,}", style)
 
 
-def _queue_style(one: End) -> str:
-    return "red" if one.queue and one.queue_max is not None and one.queue > one.queue_max / 2 else ""
+def _queue_cell(one: End) -> Text:
+    if one.queue is None or one.queue_max is None:
+        return Text()
+    return Text(f"{one.queue:,}/{one.queue_max:,}", "red" if one.queue > one.queue_max / 2 else "")
 
 
 def _states(states: dict[str, int]) -> str:

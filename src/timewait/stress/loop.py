@@ -25,7 +25,9 @@ SWEEP = 0.2  # seconds in which every slot is looked at once
 POUR = 0.1  # seconds between pouring the lists of durations into the histograms
 COARSE = 0.0025  # from here on epoll_wait()'s milliseconds are fine enough
 FINE = 0.00004  # below this a sleep costs more than it saves
-BATCH = 32  # connections opened between two looks at the events
+BATCH = 32  # connections that may be opened between two looks at the events ...
+ARRIVAL_SECONDS = 0.004  # ... or more of them while that takes no longer than this
+FILL_SECONDS = 0.02  # in the closed loop, where the first answers would otherwise keep the rest from opening
 
 RDHUP = select.EPOLLRDHUP
 
@@ -162,7 +164,7 @@ def fill(engine: Engine, now: float) -> float:
     wanted = engine.asked(now)
     count = 0
     while len(engine.connections) < wanted and engine.budget > 0:
-        if count == BATCH:
+        if count >= BATCH and clock() - now > FILL_SECONDS:
             return now  # events first, then more
         count += 1
         c = engine.add_slot()
@@ -176,14 +178,14 @@ def arrivals(engine: Engine, now: float) -> float:
     """Open loop: serves arrivals that are due, as long as a connection or a slot is there for them."""
     schedule, start_at, late = engine.schedule, engine.start_at, engine.meters.late
     assert schedule is not None
-    count = 0
+    count, began = 0, now
     while engine.budget > 0:
         due = start_at + schedule.due(engine.arrival)
         if due > now:
             return due
         if due >= engine.end_at:
             return now + CHORES
-        if count == BATCH:
+        if count >= BATCH and now - began > ARRIVAL_SECONDS:
             return now
         c = engine.take_idle()
         fresh = engine.take_slot() if c is None else None

@@ -43,7 +43,8 @@ told = [
     dict(
         closing=one.closing, forecast=one.forecast, findings=[finding.id for finding in one.findings],
         client=one.client_time_wait, server=one.server_time_wait, succeeded=one.run.total.succeeded,
-        failed=one.run.total.failed, us=one.run.total.closed_us, peer=one.run.total.closed_peer,
+        failed=one.run.total.failed, left=one.run.total.unsent + one.run.total.unfinished,
+        us=one.run.total.closed_us, peer=one.run.total.closed_peer,
         reset=one.run.total.closed_reset, errors=one.run.total.errors,
     )
     for one in audience.rounds
@@ -78,28 +79,30 @@ def test_in_namespaces_every_number_is_the_expected_one(user: str) -> None:
     needs_namespaces()
     rounds = _rounds(SHORT.format(enter=USERS[user] + "enter()") + PLAY.format(stage="namespaces"))
     client, server, reset = (rounds[closing] for closing in ("client", "server", "reset"))
-    assert (client["succeeded"], client["failed"]) == (120, 80)
-    assert client["errors"] == {"connect EADDRNOTAVAIL no-port": 80}
-    assert (client["client"], client["server"]) == (120, 0)
-    assert (client["us"], client["peer"], client["reset"]) == (120, 0, 0)
+    for one in rounds.values():  # on a busy machine the very last may be left when the time is over
+        assert one["succeeded"] + one["failed"] + one["left"] == 200
+        assert one["left"] < 50
+    assert client["succeeded"] == client["client"] == client["us"] == 120
+    assert client["errors"] == {"connect EADDRNOTAVAIL no-port": client["failed"]}
+    assert (client["server"], client["peer"], client["reset"]) == (0, 0, 0)
     assert "ports-exhausted" in client["findings"]
     assert "120" in client["forecast"]
     for other in (server, reset):
-        assert (other["succeeded"], other["failed"], other["client"]) == (200, 0, 0)
-        assert other["findings"] == []
-    assert (server["us"], server["peer"], server["reset"]) == (0, 200, 0)
+        assert (other["failed"], other["client"], other["us"], other["findings"]) == (0, 0, 0, [])
+    assert (server["peer"], server["reset"]) == (server["succeeded"], 0)
     assert 0 < server["server"] <= 120  # tuples that came back have taken over their own
-    assert (reset["us"], reset["peer"], reset["reset"], reset["server"]) == (0, 0, 200, 0)
+    assert (reset["peer"], reset["reset"], reset["server"]) == (0, reset["succeeded"], 0)
 
 
 def test_over_loopback_every_closing_is_played() -> None:
     rounds = _rounds(SHORT.format(enter="") + PLAY.format(stage="loopback"))
     assert list(rounds) == ["client", "server", "reset"]
-    client = rounds["client"]
-    assert client["succeeded"] + client["failed"] == 200
-    assert client["us"] == client["succeeded"] >= 120
+    for one in rounds.values():
+        assert one["succeeded"] + one["failed"] + one["left"] == 200
+    assert rounds["client"]["us"] == rounds["client"]["succeeded"] >= 120
     for closing, end in (("server", "peer"), ("reset", "reset")):
-        assert (rounds[closing]["succeeded"], rounds[closing][end], rounds[closing]["client"]) == (200, 200, 0)
+        assert rounds[closing]["failed"] == rounds[closing]["client"] == 0
+        assert rounds[closing][end] == rounds[closing]["succeeded"] > 120
     assert rounds["server"]["server"] > 0
 
 
@@ -156,9 +159,14 @@ def test_the_whole_command_in_plain_text() -> None:
     assert len(lines) <= 27
     assert "\x1b" not in done.stdout
     rows = {line.split()[0]: line.split()[1:] for line in lines if line[:6] in ("client", "server", "reset ")}
-    assert rows["client"][:5] == ["2,000", "1,000", "1,000", "1,000", "0"]
-    assert rows["server"][:4] == ["2,000", "2,000", "0", "0"]
-    assert rows["reset"][:5] == ["2,000", "2,000", "0", "0", "0"]
+    succeeded, failed, client_holds, server_holds = (
+        {who: int(row[n].replace(",", "")) for who, row in rows.items()} for n in (1, 2, 3, 4)
+    )
+    assert succeeded["client"] == client_holds["client"] == 1_000
+    assert failed["client"] > 900
+    assert min(succeeded["server"], succeeded["reset"]) > 1_900
+    assert failed["server"] == failed["reset"] == client_holds["server"] == client_holds["reset"] == 0
+    assert server_holds["server"] > 0 == server_holds["client"] == server_holds["reset"]
     assert any(line.startswith("Forecast") for line in lines)
     assert any(line.startswith("Why  ports-exhausted") for line in lines)
 
@@ -215,6 +223,7 @@ def test_who_closed_first_is_told_as_counted(counts: dict[str, int], told: str) 
     ("counts", "told"),
     [
         ({"succeeded": 9}, "no wall"),
+        ({"succeeded": 9, "unsent": 2, "unfinished": 1}, "no wall, 2 not sent, 1 unfinished"),
         ({}, "no result"),
         ({"failed": 9, "errors": {"connect ECONNREFUSED refused": 9}}, "failures"),
         (

@@ -124,7 +124,10 @@ def verdict(run: Run) -> Text:
     if run.interrupted:
         return Text("cut short", style=WARN)
     if not run.total.failed:
-        return Text("no wall", style=GOOD) if run.total.succeeded else Text("no result", style=WARN)
+        made = Text("no wall", style=GOOD) if run.total.succeeded else Text("no result", style=WARN)
+        for number, what in ((run.total.unsent, "not sent"), (run.total.unfinished, "unfinished")):
+            made.append(f", {count(number)} {what}" if number else "", style=WARN)  # a machine busy with other things
+        return made
     mark = f" {Cause.NO_PORT}"
     if not any(key.endswith(mark) for key in run.total.errors):
         return Text("failures", style=BAD)

@@ -207,6 +207,22 @@ def stalls_at_once(peer: Peer) -> None:
     peer.stall()
 
 
+def closes_after_hello(peer: Peer) -> None:
+    """Reads what a TLS client begins with, and ends."""
+    peer.receive()
+
+
+def resets_after_hello(peer: Peer) -> None:
+    peer.receive()
+    peer.reset()
+
+
+def speaks_plainly(peer: Peer) -> None:
+    """Answers whatever comes in plain HTTP: of a TLS client, its ClientHello."""
+    peer.receive()
+    peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
 trailing_data = answers(OK + b"and more than announced")
 
 # Each of these answers breaks the framing or the syntax in its own way.

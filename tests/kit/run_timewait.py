@@ -42,6 +42,11 @@ class Result:
         totals: dict[str, float] = self.json["totals"]
         return totals
 
+    @property
+    def closed_first(self) -> dict[str, int]:
+        """Connections by who closed first: us, peer, reset."""
+        return {who: self.json["closed_first"][who] for who in ("us", "peer", "reset")}
+
     def errors(self) -> dict[tuple[str, str, str], int]:
         """(phase, errno, cause) -> count."""
         return {(row["phase"], row["errno"], row["cause"]): row["count"] for row in self.json["errors"]}
@@ -51,17 +56,19 @@ def timewait(
     *words: str | Path,
     namespace: Namespace | None = None,
     open_files: int | None = None,
+    hard_open_files: int | None = None,
     timeout: float = 60,
     input: str | None = None,
 ) -> Result:
-    """`timewait WORDS`, inside `namespace` if one is given, with both limits of open files at `open_files`."""
+    """`timewait WORDS`, inside `namespace` if one is given, with the limits of open files at `open_files` (soft) and
+    `hard_open_files` (hard; the same unless given)."""
     with subprocess.Popen(
         _command(words, namespace),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_limiter(open_files),
+        preexec_fn=_limiter(open_files, hard_open_files),
     ) as process:
         try:
             stdout, stderr = process.communicate(input or "", timeout=timeout)
@@ -77,6 +84,11 @@ def stress(*words: str | Path, **settings: Any) -> Result:
     result = timewait("stress", *words, *workers, "--json", **settings)
     assert result.stdout.strip(), f"no JSON (exit code {result.exit_code}): {result.stderr}"
     return result
+
+
+def close(closing: str) -> tuple[str, ...]:
+    """The flags for an end of connections: none for `keep`."""
+    return () if closing == "keep" else ("--close", closing)
 
 
 def interrupted(
@@ -103,7 +115,7 @@ def _command(words: Sequence[str | Path], namespace: Namespace | None) -> list[s
     return namespace.command(command) if namespace else command
 
 
-def _limiter(open_files: int | None) -> Callable[[], None] | None:
-    if open_files is None:
+def _limiter(soft: int | None, hard: int | None) -> Callable[[], None] | None:
+    if soft is None:
         return None
-    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, open_files))
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard or soft))

@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -152,6 +153,16 @@ class Server:
     def count_request(self) -> None:
         with self._lock:
             self.requests += 1
+
+    def quiet(self, within: float) -> bool:
+        """Waits until half a second brings no request, at most `within` seconds; whether that came."""
+        limit = time.monotonic() + within
+        while time.monotonic() < limit:
+            before = self.requests
+            time.sleep(0.5)
+            if self.requests == before:
+                return True
+        return False
 
     def stop_listening(self) -> None:
         """From here on connections to the port are refused. For a server without a behaviour."""

@@ -77,6 +77,21 @@ def test_a_service_keeps_its_line_after_its_listener_is_gone(
     assert not [one for one in view.ends if one.direction == "out" and one.end.startswith(f"{target.host}:")]
 
 
+def test_a_local_port_used_toward_many_services_is_not_one(traffic: MakeTraffic, loopback: Callable[[], str]) -> None:
+    source, shared = loopback(), 0
+    targets = [traffic(loopback()) for _ in range(4)]
+    for target in targets:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind((source, shared))
+        shared = client.getsockname()[1]
+        client.connect((target.host, target.port))
+        target.open += [client, target.listener.accept()[0]]
+    view = look()
+    for target in targets:
+        assert end(view, "out", f"{target.host}:{target.port}").source == source
+
+
 def test_counters_are_those_that_moved_since_the_last_look(traffic: MakeTraffic, loopback: Callable[[], str]) -> None:
     lookout = Lookout()
     assert lookout.look().counters == {}

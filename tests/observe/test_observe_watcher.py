@@ -163,11 +163,12 @@ def test_a_dear_dump_is_not_repeated_every_second(
         monkeypatch.setattr(watcher, "_SHARE", 1e-9)  # every dump is too dear now
         assert watching.snapshot(0.0).ports[0].in_use == 0
         target.hold(2)
-        assert watching.snapshot(9.9).ports[0].in_use == 0  # as it was
-        assert watching.snapshot(10.0).ports[0].in_use == 2  # the oldest it may be
+        oldest = watcher._LONGEST
+        assert watching.snapshot(oldest - 0.1).ports[0].in_use == 0  # as it was
+        assert watching.snapshot(oldest).ports[0].in_use == 2
         target.hold(1)
-        assert watching.snapshot(10.1).ports[0].in_use == 2
-        assert watching.snapshot(10.2, fresh=True).ports[0].in_use == 3
+        assert watching.snapshot(oldest + 0.1).ports[0].in_use == 2
+        assert watching.snapshot(oldest + 0.2, fresh=True).ports[0].in_use == 3
 
 
 def test_a_forbidden_table_leaves_ports_empty_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,20 +86,23 @@ class Traffic:
     def close_by_client(self, count: int, **options: str) -> None:
         """TIME_WAIT on the connecting side."""
         for _ in range(count):
-            client, server = self.pair(**options)
-            client.close()
-            assert server.recv(1) == b""
-            server.close()
+            _close(*self.pair(**options))
 
     def close_by_server(self, count: int, **options: str) -> None:
         """TIME_WAIT on the accepting side."""
         for _ in range(count):
-            client, server = self.pair(**options)
-            server.close()
-            assert client.recv(1) == b""
-            client.close()
+            _close(*reversed(self.pair(**options)))
 
     def reset(self) -> None:
         for one in [*self.open, self.listener]:
             one.close()
         self.open.clear()
+
+
+def _close(first: socket.socket, second: socket.socket) -> None:
+    """Ends a connection from `first`. Back when it is in TIME_WAIT: there it is once the other's FIN can be read."""
+    first.shutdown(socket.SHUT_WR)
+    assert second.recv(1) == b""
+    second.close()
+    assert first.recv(1) == b""
+    first.close()

@@ -1,8 +1,8 @@
 """All TCP sockets of this network namespace, by direction, end and state: what `timewait watch` shows.
 
 A socket is *inbound* when somebody listens on its local port. Where nobody does any more, it is inbound when only
-its remote port is one that kernels hand out by themselves, and where that does not decide, when its local port is
-busier than its remote one. Inbound sockets count under their local end, all others are *outbound* and count under
+its remote port is one that kernels hand out by themselves, and where that does not decide, when nobody listens on
+its remote port either and its local port is the busier one. Inbound sockets count under their local end, all others are *outbound* and count under
 their remote end: one line per service, not one per client.
 """
 
@@ -100,6 +100,7 @@ class Census:
         if self._before is not None:
             busy, asked = self._before
             busier = busy[rows["local_port"]] > asked[rows["remote_port"]]
+            busier &= ~self._listening[rows["remote_port"]]
             inbound = np.where(near_ephemeral == far_ephemeral, busier, inbound)
         return inbound | listened
 

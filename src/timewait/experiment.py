@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -32,7 +32,7 @@ from timewait.stress.endpoints import (
     endpoints,
     resolve,
 )
-from timewait.stress.opening import has_local_port_range
+from timewait.stress.opening import any_bindable, has_local_port_range
 from timewait.stress.source_ports import parse_reserved
 from timewait.stress.tls import context
 
@@ -105,6 +105,11 @@ def _check_range(plan: Plan, host: Host, span: tuple[int, int], reserved: set[in
             )
     if all(port in reserved for port in range(span[0], span[1] + 1)):
         raise PlanError(f"the port range {span[0]}-{span[1]} holds no free port; all are in ip_local_reserved_ports")
+    if plan.ports.policy is not PortPolicy.KERNEL and not any_bindable(plan.sources, span, reserved):
+        raise PlanError(
+            f"the port range {span[0]}-{span[1]} holds no free port: every bind() meets EADDRINUSE; `ss -tan` shows who holds "
+            "them, another --ports LOW-HIGH avoids them"
+        )
 
 
 def _new_run(plan: Plan, host: Host) -> Run:
@@ -136,28 +141,31 @@ def _drive(
     run.before = watcher.snapshot(0.0, fresh=True)
     if listener.save:
         listener.save.start(run)
-    listener.on_start(run)
     series = Series()
-    crew = Crew(plan, found, span, reserved)
-    try:
-        with _signals(run, crew) if listener.signals else contextlib.nullcontext():
+    began = 0.0
+
+    def on_tick(tick: Tick) -> None:
+        snapshot = watcher.snapshot(time.monotonic() - began, crew.pids)
+        run.peak_open = max(run.peak_open, tick.open)
+        run.peak_open_files = max(run.peak_open_files, snapshot.open_files or 0)
+        if tick.at > plan.warm_up:
+            run.total.add(tick, side_by_side=False)
+        if listener.save:
+            listener.save.tick(tick, snapshot)
+        series.append(msgspec.structs.replace(tick), snapshot)
+        listener.on_tick(tick, snapshot, run.total)
+
+    with _Signals(run) if listener.signals else contextlib.nullcontext() as signals:
+        listener.on_start(run)
+        crew = Crew(plan, found, span, reserved)
+        try:
+            if signals is not None:
+                signals.end(crew)
             began = crew.begin()
-
-            def on_tick(tick: Tick) -> None:
-                snapshot = watcher.snapshot(time.monotonic() - began, crew.pids)
-                run.peak_open = max(run.peak_open, tick.open)
-                run.peak_open_files = max(run.peak_open_files, snapshot.open_files or 0)
-                if tick.at > plan.warm_up:
-                    run.total.add(tick, side_by_side=False)
-                if listener.save:
-                    listener.save.tick(tick, snapshot)
-                series.append(msgspec.structs.replace(tick), snapshot)
-                listener.on_tick(tick, snapshot, run.total)
-
             crew.drive(on_tick)
-        run.after = watcher.snapshot(time.monotonic() - began, fresh=True)
-    finally:
-        crew.close()
+            run.after = watcher.snapshot(time.monotonic() - began, fresh=True)
+        finally:
+            crew.close()
     run.ticks, run.snapshots = series.ticks, series.snapshots
     run.notes += [*crew.deaths, *watcher.unreadable]
     run.lost_workers = len(crew.deaths)
@@ -168,19 +176,32 @@ def _drive(
     return run
 
 
-@contextlib.contextmanager
-def _signals(run: Run, crew: Crew) -> Iterator[None]:
+class _Signals:
     """The first SIGINT or SIGTERM ends the load and keeps the report; the second does not wait for answers."""
 
-    def handle(number: int, frame: FrameType | None) -> Any:
-        if run.interrupted:
-            crew.kill()
-        run.interrupted = signal.Signals(number).name
-        crew.stop(hurry=True)
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._crew: Crew | None = None
+        self._previous: dict[signal.Signals, Any] = {}
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def end(self, crew: Crew) -> None:
+        """From here on it is this crew that a signal ends; one that has come already ends it at its start."""
+        self._crew = crew
+        if self._run.interrupted:
+            crew.stop(hurry=True)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again, self._run.interrupted = bool(self._run.interrupted), signal.Signals(number).name
+        if self._crew is not None:
+            if again:
+                self._crew.kill()
+            self._crew.stop(hurry=True)

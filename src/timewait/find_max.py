@@ -40,8 +40,10 @@ def find_max(plan: Plan, listener: Listener | None = None) -> Run:
             low, kept = rate, run
         else:
             high = rate
-            kept = kept or run
-        if run.interrupted or (high and (high / max(low, FIRST_RATE / 4) <= FINE or rate <= FIRST_RATE / 4)):
+            kept = run if kept is None or not low else kept
+        # Ports in TIME_WAIT stay away for a minute: a further step would measure this one's remains.
+        spent = step.stopped_by in ("ports-exhausted", "ports-held-open")
+        if run.interrupted or spent or (high and (high / max(low, FIRST_RATE / 4) <= FINE or rate <= FIRST_RATE / 4)):
             break
         rate = (low * high) ** 0.5 if low and high else rate * 2 if not high else rate / 2
     kept.steps = steps
@@ -67,7 +69,7 @@ def judge(run: Run, rate: float, base: float) -> Step:
     share = total.failed / attempts if attempts else 1.0
     p99 = quantiles(total.total, (0.99,))[0]
     duration = run.plan.duration or total.seconds
-    machine = [finding.id for finding in diagnose(run) if finding.blame == "machine"]
+    machine = [finding.id for finding in diagnose(run) if finding.blame == "machine" and finding.id != "residue"]
     stopped = ""
     if machine:
         stopped = machine[0]

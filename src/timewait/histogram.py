@@ -42,6 +42,11 @@ def indices(values_ns: Counts) -> Counts:
     return index
 
 
+def in_layout(part: Sparse) -> bool:
+    """Whether every index, which may come from a file, is one of ours."""
+    return not part.index or (min(part.index) >= 0 and max(part.index) < _layout().counts_len)
+
+
 class Histogram:
     """Counts of latencies. `record` takes seconds in batches; quantiles come out in seconds."""
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from timewait.histogram import Sparse, merged
+from timewait.histogram import Sparse, in_layout, merged
 from timewait.plan import Plan
 
 FORMAT = 1  # of the saved file; raised when an older reader would misread a newer file
@@ -128,6 +128,12 @@ class Tick(msgspec.Struct, kw_only=True):
             self.open, self.asked, self.workers = other.open, other.asked, max(self.workers, other.workers)
             self.at = other.at
             self.seconds += other.seconds
+
+    def sound(self) -> bool:
+        """Whether a tick that came from a file can be added up."""
+        parts = [getattr(self, name) for name in _HISTOGRAMS]
+        keys = all(key.count(" ") == 2 for key in self.errors)
+        return keys and all(len(part.index) == len(part.count) and in_layout(part) for part in parts)
 
     def failures(self) -> list[Failure]:
         """The errors, most frequent first."""
@@ -321,6 +327,11 @@ def load(stream: BinaryIO, name: str) -> Run:
             if run is None:
                 raise RunFileError(_not_a_run(name, line, error)) from None
             run.notes.append(f"{name} is damaged or cut short at line {number}; what stands before it is used")
+            break
+        if not all(tick.sound() for tick in (record.tick, record.run and record.run.total) if tick):
+            if run is None:
+                break
+            run.notes.append(f"{name} line {number} contradicts itself; what stands before it is used")
             break
         if record.kind == "start" and record.run is not None:
             if record.format != FORMAT:

@@ -6,12 +6,12 @@ stdout carries the result; progress and warnings go to stderr, so `--json` and `
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 from io import BufferedWriter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from timewait.cli.wishes import Wishes, plan
 from timewait.plan import Plan, PlanError
@@ -51,7 +51,7 @@ class Outputs:
     """Everything a run shows and leaves behind."""
 
     def __init__(self, wishes: Wishes, wanted: Plan) -> None:
-        from rich.console import Console
+        from timewait.cli.consoles import Console
 
         self.wishes, self.plan = wishes, wanted
         for flag in ("csv", "html", "save"):
@@ -101,12 +101,13 @@ class Outputs:
             self._view = self._stack.enter_context(LiveView(run.plan, run.host, self.progress))
 
     def _tick(self, tick: Tick, snapshot: Snapshot, total: Tick) -> None:
+        from timewait.cli.consoles import quiet_pipe
         from timewait.report.line import line
 
         if self._view is not None:
             self._view.update(tick, snapshot, total)
         elif not self.wishes.quiet:
-            with _unheard():
+            with quiet_pipe():
                 print(line(tick, snapshot, self.plan), file=self.progress.file, flush=True)
 
     def _step(self, step: Step) -> None:
@@ -115,11 +116,13 @@ class Outputs:
             self.progress.print(f"step {step.rate:,.0f}/s: {verdict}", markup=False)
 
     def _report(self, run: Run, findings: list[Finding], code: int) -> int:
-        with _unheard():
+        from timewait.cli.consoles import quiet_pipe
+
+        with quiet_pipe():
             if self.wishes.json:
                 from timewait.report.record import as_json
 
-                sys.stdout.write(json.dumps(as_json(run, findings, code)) + "\n")
+                sys.stdout.write(msgspec.json.encode(as_json(run, findings, code)).decode() + "\n")
                 sys.stdout.flush()
             elif self.wishes.csv != "-":
                 from timewait.report.terminal import summary
@@ -139,7 +142,9 @@ class Outputs:
             return ""
         try:
             if self.wishes.csv == "-":
-                with _unheard():
+                from timewait.cli.consoles import quiet_pipe
+
+                with quiet_pipe():
                     write_csv(run, sys.stdout)
             else:
                 with Path(self.wishes.csv).open("w", encoding="utf-8", newline="") as stream:
@@ -158,12 +163,3 @@ class Outputs:
         except OSError as error:
             return f"--html {self.wishes.html}: {error.strerror}"
         return ""
-
-
-@contextlib.contextmanager
-def _unheard() -> Any:
-    """A reader that has gone (`| head`) must not end the run, nor lose the files still to be written."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
@@ -42,7 +39,9 @@ def report(
         _write_html(runs, html)
     if csv is not None and csv != "-":
         _write_csv(runs, csv)
-    with _quiet_pipe():
+    from timewait.cli.consoles import quiet_pipe
+
+    with quiet_pipe():
         if json:
             _print_json(runs)
         elif csv == "-":
@@ -87,28 +86,12 @@ def _named(runs: Read) -> Read:
     return [(name, run, findings) for name, (_, run, findings) in zip(short, runs, strict=True)]
 
 
-@contextmanager
-def _quiet_pipe() -> Iterator[None]:
-    """A reader that has seen enough (`| head`) is no error."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # What is still buffered would raise again when the interpreter flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _print_text(runs: Read) -> None:
-    from rich.console import Console
-
+    from timewait.cli.consoles import Console
     from timewait.report.terminal import side_by_side, summary
 
-    class Piped(Console):
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without our characters
-    console = Piped(highlight=False)
+    console = Console(highlight=False)
     if len(runs) == 1:
         _, run, findings = runs[0]
         console.print(summary(run, findings))

@@ -47,6 +47,7 @@ class Crew:
         self._pending: dict[int, Tick] = {}  # second -> what has come of it
         self._first_seen: dict[int, float] = {}
         self.started_at = 0.0
+        self._wanted: bytes | None = None  # a stop that was asked for before the start was given
 
     @property
     def pids(self) -> list[int]:
@@ -64,17 +65,25 @@ class Crew:
                 read_exactly(member.pipe, 1)
             except (EOFError, OSError):
                 raise RuntimeError(f"worker {member.number} could not start") from None
-        self.started_at = time.monotonic() + HEAD_START
+        start = time.monotonic() + HEAD_START
         for member in self.members:
-            member.pipe.sendall(struct.pack("!d", self.started_at))
-        return self.started_at
+            member.pipe.sendall(struct.pack("!d", start))
+        self.started_at = start
+        if self._wanted is not None:
+            self._tell(self._wanted)
+        return start
 
     def stop(self, *, hurry: bool = False) -> None:
         """Asks every worker to begin nothing new and end; `hurry` shortens the wait for answers in flight."""
+        self._wanted = HURRY if hurry else STOP
+        if self.started_at:
+            self._tell(self._wanted)
+
+    def _tell(self, word: bytes) -> None:
         for member in self.members:
             if not member.ended:
                 with contextlib.suppress(OSError):
-                    member.pipe.send(HURRY if hurry else STOP)
+                    member.pipe.send(word)
 
     def drive(self, on_tick: Callable[[Tick], None]) -> None:
         """Merges ticks of all workers until the last has ended."""

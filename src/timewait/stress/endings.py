@@ -6,6 +6,7 @@ A connection that fails is the subject of this tool: it is counted by phase, err
 from __future__ import annotations
 
 import heapq
+import socket
 
 from timewait.plan import Closing
 from timewait.run import Cause, Phase
@@ -94,7 +95,8 @@ class Endings(Core):
 
     def farewell(self, c: Connection, channel: Channel) -> None:
         try:
-            c.sock.send(channel.farewell())
+            # With the FIN in one segment: alone, close_notify makes many peers close before our FIN is there.
+            c.sock.send(channel.farewell(), socket.MSG_MORE)
         except OSError:
             pass  # a full buffer or a reset: the FIN or RST that follows says the same
 

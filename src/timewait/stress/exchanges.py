@@ -108,7 +108,7 @@ class Exchanges(Core):
             except BlockingIOError:
                 return
             except OSError as error:
-                self.broken(c, error, Phase.TLS if c.state == SHAKING or c.channel else Phase.SEND)
+                self.broken(c, error, Phase.SEND if c.channel is None or c.channel.shaken else Phase.TLS)
                 return
             c.out = c.out[count:] if count < len(c.out) else None
             if c.state == CONNECTING and c.channel is None:

@@ -121,3 +121,22 @@ def has_local_port_range() -> bool:
         except OSError:
             return False
     return True
+
+
+def any_bindable(sources: tuple[str, ...], span: tuple[int, int], reserved: set[int]) -> bool:
+    """Whether an explicit bind() to any port of LOW-HIGH succeeds; looks until the first that does."""
+    address = sources[0] if sources else ""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for port in range(span[0], span[1] + 1):
+        if port in reserved:
+            continue
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return True  # another trouble, which the run will name
+                continue
+            return True
+    return False

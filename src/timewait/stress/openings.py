@@ -73,7 +73,7 @@ class Openings(Core):
             if error.errno in (errno.EPIPE, errno.ECONNRESET):
                 m.quick.append(called - began)
                 self.up(c, called)
-                self.broken(c, error, Phase.SEND)
+                self.broken(c, error, Phase.SEND if c.channel is None else Phase.TLS)
             else:
                 m.search.append(called - began)
                 self.not_connected(c, error.errno or 0)

@@ -25,6 +25,7 @@ LENGTH = struct.Struct("!I")
 
 STOP, HURRY = b"s", b"h"  # what the parent may say: end now and drain; end now and drain briefly
 HURRY_SECONDS = 1.0
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(
@@ -34,8 +35,6 @@ def main(
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)  # ns: due times are kept to microseconds, not to the default 50
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.disable()  # the loop makes no cycles; a collection would be a pause in the schedule
 
     opener = Opener(plan, span, reserved, worker, plan.workers, Random())
@@ -87,12 +86,18 @@ def fork(
     ours, theirs = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
+    # Ctrl-C reaches the whole process group and the parent decides what it means; held until the child ignores it.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
         return pid, ours
     code = 1
     try:
+        for number in ENDING:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         ours.close()
         main(plan, endpoints, span, reserved, worker, theirs)
         code = 0

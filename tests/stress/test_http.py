@@ -104,7 +104,7 @@ def test_answers_cut_short_are_not_complete(case: Case) -> None:
 
 @given(cases(), st.binary(min_size=1, max_size=20), st.booleans())
 def test_data_after_the_end_is_refused(case: Case, extra: bytes, together: bool) -> None:
-    if case.needs_eof:
+    if case.needs_eof or not extra.strip(b"\r\n"):  # llhttp passes over empty lines between messages
         return
     answer = Answer(head=case.head)
     if together:

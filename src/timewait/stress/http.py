@@ -61,7 +61,7 @@ class Answer:
 
     def feed(self, data: bytes) -> None:
         """Raises BadResponseError on broken framing and on bytes after the end."""
-        if self.complete:
+        if self.complete and data.strip(b"\r\n"):  # llhttp, too, passes over empty lines between messages
             raise BadResponseError("data after the end of the answer")
         try:
             self._parser.feed_data(data)

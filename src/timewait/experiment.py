@@ -107,8 +107,8 @@ def _check_range(plan: Plan, host: Host, span: tuple[int, int], reserved: set[in
         raise PlanError(f"the port range {span[0]}-{span[1]} holds no free port; all are in ip_local_reserved_ports")
     if plan.ports.policy is not PortPolicy.KERNEL and not any_bindable(plan.sources, span, reserved):
         raise PlanError(
-            f"the port range {span[0]}-{span[1]} holds no free port: every bind() meets EADDRINUSE; `ss -tan` shows who holds "
-            "them, another --ports LOW-HIGH avoids them"
+            f"the port range {span[0]}-{span[1]} holds no free port: every bind() meets EADDRINUSE; `ss -tan` shows "
+            "who holds them, another --ports LOW-HIGH avoids them"
         )
 
 

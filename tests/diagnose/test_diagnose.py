@@ -25,7 +25,7 @@ from diagnose.synthetic import (
     use,
 )  # fmt: skip
 from timewait.diagnose import IDS, Finding, catalogue, diagnose, exit_code
-from timewait.plan import Rate
+from timewait.plan import PortPolicy, Ports, Rate
 from timewait.run import Cause, Phase, Run
 
 CONTRACT = {
@@ -134,9 +134,7 @@ def test_exhaustion_speaks_in_this_runs_numbers() -> None:
     effects = {remedy.action: remedy.effect for remedy in finding.remedy}
     assert "28,232/s instead of 470/s" in effects["sysctl -w net.ipv4.tcp_tw_reuse=1"]
     assert "84,696 ports instead of 28,232: 1,411/s" in effects["--source with 3 addresses"]
-    assert (
-        "1,000/s of requests on 333/s of new connections" in effects["--requests-per-connection 3"]
-    )
+    assert "1,000/s of requests on 333/s of new connections" in effects["--requests-per-connection 3"]
     assert "64,512 ports" in effects["sysctl -w net.ipv4.ip_local_port_range='1024 65535'"]
     assert {"--close server", "--close reset", "--ports oldest", "--rate 470cps"} <= set(effects)
 
@@ -168,6 +166,25 @@ def test_more_sources_for_open_connections() -> None:
     finding = only(healthy(plan={"connections": 60_000}, failures=NO_PORT, ends=[use(0, 28_232)], peak_open=28_232))
     assert "--source with 3 addresses" in flags(finding)
     assert "-c 28232" in flags(finding)
+
+
+def test_open_connections_are_not_mistaken_for_the_time_wait_they_end_in() -> None:
+    run = healthy(plan={"connections": 250}, failures=NO_PORT, ends=[use(200, 0, 200)], peak_open=200, closed_us=200)
+    assert "open connections held 200 of 200 ports, 250 were asked for" in only(run).summary
+    # by the seconds in which ports were short, not by the last one
+    run = short_lived(
+        failures=NO_PORT, ends=[use(10, 190, 200), use(200, 0, 200)], plan={**CLIENT, "connections": 300}
+    )
+    run.ticks[0].errors = {"connect EADDRNOTAVAIL no-port": 300}
+    assert only(run).id == "ports-held-open"
+
+
+def test_a_range_for_the_kernel_is_widened_only_as_far_as_the_sysctl() -> None:
+    ports = Ports(PortPolicy.KERNEL, 40_000, 40_199)
+    run = short_lived(plan={**CLIENT, "ports": ports}, failures=NO_PORT, ends=[use(195, 5, 200)])
+    effects = {remedy.action: remedy.effect for remedy in only(run).remedy}
+    assert effects["--ports kernel, without a range"].startswith("28,232 ports instead of 200")
+    assert "--ports oldest:40000-40199" in effects
 
 
 def test_a_lack_of_ports_nobody_holds_is_not_put_down_to_them() -> None:

@@ -66,10 +66,24 @@ def test_a_limit_of_this_machine_comes_before_a_threshold() -> None:
     assert code(run) == Exit.MACHINE_LIMITED
 
 
-@pytest.mark.parametrize(("held", "expected"), [(True, Exit.WELL), (False, Exit.TARGET_FAILED)])
-def test_failures_that_end_a_search_are_its_result(held: bool, expected: Exit) -> None:
-    step = Step(rate=100, succeeded_per_second=100, failed_share=0, p99=0.01, held=held)
-    assert code(healthy(failures=FAILED, steps=[step])) == expected
+def step(rate: float, stopped_by: str = "") -> Step:
+    return Step(
+        rate=rate, succeeded_per_second=rate, failed_share=0, p99=0.01, held=not stopped_by, stopped_by=stopped_by
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([step(100)], Exit.WELL),
+        ([step(100), step(200, "latency")], Exit.WELL),
+        ([step(100), step(400, "ports-exhausted"), step(200, "failures")], Exit.WELL),
+        ([step(100), step(400, "failures"), step(200, "ports-exhausted")], Exit.MACHINE_LIMITED),
+        ([step(100, "failures"), step(50, "failures")], Exit.TARGET_FAILED),
+    ],
+)
+def test_failures_that_end_a_search_are_its_result(steps: list[Step], expected: Exit) -> None:
+    assert code(healthy(failures=FAILED, steps=steps)) == expected
 
 
 def test_the_table_names_every_code() -> None:

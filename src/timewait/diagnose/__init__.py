@@ -8,13 +8,14 @@ ports will do, `missed` holds the user's thresholds against the run, `exit_code`
 from __future__ import annotations
 
 from timewait.diagnose.causes import IDS, catalogue, diagnose
-from timewait.diagnose.exit_codes import Exit, exit_code
+from timewait.diagnose.exit_codes import LIMITS, Exit, exit_code
 from timewait.diagnose.finding import Evidence, Finding, Remedy
 from timewait.diagnose.forecast import forecast
 from timewait.diagnose.thresholds import measure, missed
 
 __all__ = [
     "IDS",
+    "LIMITS",
     "Evidence",
     "Exit",
     "Finding",

@@ -12,7 +12,7 @@
 
 The first that applies of 130, 3, 4, 1. With `--fail-if` given, failures that stay within every threshold are no
 failure of the run. With `--find-max`, failures of the step that ended the search are its result: a search that held
-at least one step and was not ended by this machine is 0.
+at least one step is 0, or 3 where this machine ended it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,15 @@ def exit_code(run: Run, findings: list[Finding]) -> int:
     if run.plan.thresholds:
         return Exit.THRESHOLD_MISSED if missed(run) else Exit.WELL
     if any(step.held for step in run.steps):
-        return Exit.WELL
+        return Exit.MACHINE_LIMITED if _stopped_by(run) in LIMITS else Exit.WELL
     nothing = run.total.started > 0 and run.total.succeeded == 0
     return Exit.TARGET_FAILED if run.total.failed > 0 or nothing else Exit.WELL
+
+
+def _stopped_by(run: Run) -> str:
+    """What ended the search of --find-max, at the lowest rate that did not hold."""
+    ends = [(step.rate, step.stopped_by) for step in run.steps if not step.held]
+    return min(ends)[1] if ends else ""
 
 
 def _limited(run: Run, finding: Finding) -> bool:

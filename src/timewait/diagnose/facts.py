@@ -149,8 +149,14 @@ class Facts:
 
     @cached_property
     def fullest(self) -> PortUse | None:
-        """The destination and moment with the largest part of its ports taken; None where nothing was read."""
-        seen = [use for snapshot in (*self.run.snapshots, self.run.after) for use in snapshot.ports]
+        """The destination and moment with the largest part of its ports taken; None where nothing was read.
+
+        Of the seconds in which a connection found no port, if there were any: at the end of a run all connections
+        are closed, so what was open a moment before is TIME_WAIT then.
+        """
+        pairs = list(zip(self.run.ticks, self.run.snapshots, strict=False))
+        short = [snapshot for tick, snapshot in pairs if any(key.endswith(Cause.NO_PORT) for key in tick.errors)]
+        seen = [use for snapshot in short or (*self.run.snapshots, self.run.after) for use in snapshot.ports]
         known = [use for use in seen if use.capacity > 0] or seen
         return max(known, key=lambda use: (taken(use) / max(1, use.capacity), use.time_wait), default=None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timewait.diagnose import remedies
-from timewait.diagnose.facts import Facts, median, named, our_ports, taken, total_of
+from timewait.diagnose.facts import Facts, median, named, our_ports, taken, total_of, we_close_first
 from timewait.diagnose.finding import CERTAIN, LIKELY, POSSIBLE, Draft, Evidence, Remedy
 from timewait.diagnose.words import asked, count, plural, rate, seconds, share
 from timewait.histogram import Sparse, merged
@@ -23,10 +23,12 @@ def no_port(facts: Facts) -> list[Failure]:
 
 def held_open(facts: Facts) -> bool:
     """Whether the ports were held by open connections rather than by TIME_WAIT."""
-    use = facts.fullest
+    use, many = facts.fullest, facts.run.peak_open >= SOME * facts.capacity
+    if many and not we_close_first(facts.plan):
+        return True  # what is in TIME_WAIT now was closed at the end of the run
     if use is not None and taken(use) >= SOME * use.capacity:
         return use.in_use > use.time_wait
-    return facts.run.peak_open >= SOME * facts.capacity or facts.total.closed_us == 0
+    return many or facts.total.closed_us == 0
 
 
 def ports_exhausted(facts: Facts) -> Draft | None:

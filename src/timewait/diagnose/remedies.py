@@ -130,15 +130,18 @@ WIDEST = (1024, 65535)
 
 def wider_range(facts: Facts, *, rates: bool = True) -> Remedy | None:
     """All ports an ordinary user may bind. `rates`: whether ports come back after 60 s, so that a rate follows."""
-    low, high = facts.plan.ports.low or facts.host.port_low, facts.plan.ports.high or facts.host.port_high
-    ports = rules.capacity(*WIDEST, 0, len(facts.plan.sources))
+    wanted, low, high = WIDEST, facts.plan.ports.low, facts.plan.ports.high
+    if low and our_ports(facts.plan):
+        action = f"--ports {facts.plan.ports.policy}:{WIDEST[0]}-{WIDEST[1]}"
+    elif low:
+        # IP_LOCAL_PORT_RANGE only narrows the range of the sysctl.
+        wanted, action = _system_range(facts), "--ports kernel, without a range"
+    else:
+        low, high = facts.host.port_low, facts.host.port_high
+        action = f"sysctl -w net.ipv4.ip_local_port_range='{WIDEST[0]} {WIDEST[1]}'"
+    ports = rules.capacity(*wanted, 0, len(facts.plan.sources))
     if high - low + 1 > 48_000 or ports <= facts.capacity:
         return None
-    text = f"{WIDEST[0]}-{WIDEST[1]}"
-    if facts.plan.ports.low:
-        action = f"--ports {facts.plan.ports.policy}:{text}"
-    else:
-        action = f"sysctl -w net.ipv4.ip_local_port_range='{WIDEST[0]} {WIDEST[1]}'"
     effect = f"{plural(ports, 'port')} instead of {count(facts.capacity)}"
     if rates:
         before, after = rules.sustainable(facts.capacity), rules.sustainable(ports)
@@ -148,6 +151,13 @@ def wider_range(facts: Facts, *, rates: bool = True) -> Remedy | None:
         effect,
         "services that start later may find their port taken; list those in net.ipv4.ip_local_reserved_ports",
     )
+
+
+def _system_range(facts: Facts) -> tuple[int, int]:
+    words = facts.host.sysctls.get("net.ipv4.ip_local_port_range", "").split()
+    if len(words) == 2 and all(word.isdecimal() and len(word) < 6 for word in words):
+        return int(words[0]), int(words[1])
+    return rules.DEFAULT_LOW, rules.DEFAULT_HIGH
 
 
 def slower(facts: Facts) -> Remedy | None:

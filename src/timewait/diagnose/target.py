@@ -37,9 +37,7 @@ def refused(facts: Facts) -> Draft | None:
     else:
         why = "the name has no address"
         first = Remedy("getent ahosts NAME", "shows what the resolver answers", "none")
-    evidence = [
-        Evidence(named(rows), "errno of connect()" if refusals or any(row.errno for row in rows) else "resolver")
-    ]
+    evidence = [Evidence(named(rows), "errno of connect()" if any(row.errno for row in rows) else "resolver")]
     several = {host: found for host, found in facts.host.addresses.items() if len(found) > 1}
     if several and facts.total.connected:
         host, found = next(iter(several.items()))

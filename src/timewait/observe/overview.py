@@ -2,8 +2,8 @@
 
 A socket is *inbound* when somebody listens on its local port. Where nobody does any more, it is inbound when only
 its remote port is one that kernels hand out by themselves, and where that does not decide, when nobody listens on
-its remote port either and its local port is the busier one. Inbound sockets count under their local end, all others are *outbound* and count under
-their remote end: one line per service, not one per client.
+its remote port either and its local port is the busier one. Inbound sockets count under their local end, all others
+are *outbound* and count under their remote end: one line per service, not one per client.
 """
 
 from __future__ import annotations

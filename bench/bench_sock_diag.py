@@ -102,6 +102,9 @@ def measure(sockets: int, rounds: int, sources: list[str]) -> dict[str, object]:
         "asked_ms_per_100k": 100,
         "snapshot_median_ms": ms(statistics.median(snapshot)),
         "watch_median_ms": ms(statistics.median(census)),
+        "values_ms": [ms(one) for one in count],
+        "snapshot_values_ms": [ms(one) for one in snapshot],
+        "watch_values_ms": [ms(one) for one in census],
         "kernel": os.uname().release,
     }
 

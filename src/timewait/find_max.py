@@ -28,6 +28,7 @@ def find_max(plan: Plan, listener: Listener | None = None) -> Run:
     seconds = plan.duration if plan.duration and plan.duration != 10.0 else STEP_SECONDS
     steps: list[Step] = []
     kept: Run | None = None
+    stopped: Run | None = None
     low, high, rate, base = 0.0, 0.0, FIRST_RATE, 0.0
     while True:
         wanted = msgspec.structs.replace(plan, rate=Rate(rate, RateUnit.REQUESTS), duration=seconds)
@@ -39,7 +40,7 @@ def find_max(plan: Plan, listener: Listener | None = None) -> Run:
         if step.held:
             low, kept = rate, run
         else:
-            high = rate
+            high, stopped = rate, run
             kept = run if kept is None or not low else kept
         # Ports in TIME_WAIT stay away for a minute: a further step would measure this one's remains.
         spent = step.stopped_by in ("ports-exhausted", "ports-held-open")
@@ -47,6 +48,8 @@ def find_max(plan: Plan, listener: Listener | None = None) -> Run:
             break
         rate = (low * high) ** 0.5 if low and high else rate * 2 if not high else rate / 2
     kept.steps = steps
+    if stopped is not None and stopped is not kept:
+        kept.stopped = msgspec.structs.replace(stopped, ticks=[], snapshots=[])
     kept.interrupted = run.interrupted
     if listener.save:
         listener.save.start(kept)

@@ -227,6 +227,7 @@ class Run(msgspec.Struct, kw_only=True):
     lost_workers: int = 0  # processes that died before their work was done
     notes: list[str] = []  # what the reader must know: a worker that died, a file cut short
     steps: list[Step] = []  # of --find-max
+    stopped: Run | None = None  # of --find-max: the run of the step that ended the search, without its series
 
     def moved(self) -> dict[str, int]:
         """Counters that changed from before to after, by how much."""

@@ -133,8 +133,11 @@ IDS: tuple[str, ...] = tuple(cause.id for cause in CAUSES)
 
 
 def diagnose(run: Run) -> list[Finding]:
-    """What went wrong in this run, gravest first; empty for a healthy one. Pure: the same run, the same findings."""
-    facts = Facts(run)
+    """What went wrong in this run, gravest first; empty for a healthy one. Pure: the same run, the same findings.
+
+    Of a --find-max search: what went wrong in the step that ended it.
+    """
+    facts = Facts(run.stopped or run)
     drafts = [(cause, draft) for cause in CAUSES if (draft := cause.look(facts)) is not None]
     explained = frozenset[str]().union(*(cause.explains for cause, _ in drafts))
     return [

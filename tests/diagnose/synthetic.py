@@ -144,7 +144,11 @@ HEALTHY: dict[str, Callable[[], Run]] = {
         plan={**SERVER, "rate": Rate(2800.0)}, late=times((0.0003, 28_000)), cpu=6.0
     ),
     "open loop, -c reached because the target stalls": lambda: short_lived(
-        plan={**SERVER, "rate": Rate(2800.0), "connections": 10}, late=times((2.0, 28_000)), unsent=3000, cpu=2.0
+        plan={**SERVER, "rate": Rate(2800.0), "connections": 10},
+        late=times((2.0, 28_000)),
+        cpu=2.0,
+        waited=8.0,
+        peak_open=10,
     ),
     "one hiccup of the scheduler": lambda: healthy(ends=[use()] * 10),
     "a handful of lost SYNs on a long path": lambda: short_lived(
@@ -314,7 +318,7 @@ SICK: dict[str, list[Callable[[], Run]]] = {
         lambda: short_lived(
             rose={"conntrack.drop": 500},
             syn_slow=500,
-            failures=[(Phase.CONNECT, "", Cause.TIMEOUT, 100)],
+            failures=[(Phase.CONNECT, "", Cause.TIMEOUT, 100), (Phase.FIRST_BYTE, "", Cause.TIMEOUT, 3)],
             last={"conntrack": 65_536, "conntrack_max": 65_536},
         ),
         lambda: short_lived(syn_slow=500, last={"conntrack": 65_530, "conntrack_max": 65_536}),
@@ -330,6 +334,14 @@ SICK: dict[str, list[Callable[[], Run]]] = {
     "client-limited": [
         lambda: short_lived(
             plan={**SERVER, "rate": Rate(20_000.0)}, cpu=9.8, late=times((1.5, 28_000)), unsent=170_000
+        ),
+        # little CPU time, and no idle moment either: others had the core
+        lambda: short_lived(
+            plan={**SERVER, "rate": Rate(20_000.0)}, cpu=3.0, waited=0.1, late=times((1.5, 28_000)), unsent=170_000
+        ),
+        # every connection the open loop may use was busy
+        lambda: healthy(
+            plan={"rate": Rate(200_000.0)}, cpu=3.0, waited=5.0, late=times((2.0, 28_000)), unsent=400_000
         ),
         lambda: short_lived(plan={**SERVER, "connections": 20_000}, lag_max=0.9),
         lambda: healthy(plan={"connections": 20_000}, asked=20_000, peak_open=9000),

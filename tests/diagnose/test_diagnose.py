@@ -268,6 +268,19 @@ def test_lowered_buckets_are_told_from_a_small_machine(sysctls: dict[str, str], 
     assert (ids(run) == ["harmful-sysctl"]) is lowered
 
 
+def test_a_bounded_open_loop_is_told_how_many_connections_it_would_take() -> None:
+    run = healthy(plan={"rate": Rate(50_000.0)}, cpu=3.0, waited=5.0, unsent=400_000)  # 100,000 sent on 50
+    finding = only(run)
+    assert "all 50 connections" in finding.summary
+    assert "400,000 arrivals (80%) were never sent" in finding.summary
+    assert finding.confidence == "possible"
+    assert flags(finding)[0] == "-c 250"
+    rows = [(Phase.FIRST_BYTE, "", Cause.TIMEOUT, 5000)]
+    assert ids(healthy(plan={"rate": Rate(50_000.0)}, cpu=3.0, waited=5.0, unsent=400_000, failures=rows)) == [
+        "timeout"
+    ]
+
+
 def test_long_turns_must_last() -> None:
     run = healthy(lag_max=0.4)
     assert ids(run) == ["client-limited"]

@@ -3,7 +3,7 @@
 | code | meaning |
 |---|---|
 | 0 | all well: nothing failed, or with `--fail-if` every threshold was held |
-| 1 | the target failed: requests or connections failed, and not for want of anything on this machine |
+| 1 | the target failed: requests or connections failed, or the asked rate was not carried |
 | 2 | bad usage: nothing was sent |
 | 3 | this machine was the limit: ports, open files, conntrack, CPU; the figures are its own, not the target's |
 | 4 | a threshold of `--fail-if` was missed |
@@ -19,7 +19,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from timewait.diagnose.finding import MACHINE, Finding
+from timewait.diagnose.facts import unsent_share
+from timewait.diagnose.finding import POSSIBLE, Finding
+from timewait.diagnose.machine import UNSENT
 from timewait.diagnose.thresholds import missed
 from timewait.run import Run
 
@@ -49,8 +51,9 @@ def exit_code(run: Run, findings: list[Finding]) -> int:
         return Exit.THRESHOLD_MISSED if missed(run) else Exit.WELL
     if any(step.held for step in run.steps):
         return Exit.MACHINE_LIMITED if _stopped_by(run) in LIMITS else Exit.WELL
-    nothing = run.total.started > 0 and run.total.succeeded == 0
-    return Exit.TARGET_FAILED if run.total.failed > 0 or nothing else Exit.WELL
+    total = run.total
+    nothing = total.started > 0 and total.succeeded == 0
+    return Exit.TARGET_FAILED if total.failed > 0 or nothing or unsent_share(total) > UNSENT else Exit.WELL
 
 
 def _stopped_by(run: Run) -> str:
@@ -60,6 +63,6 @@ def _stopped_by(run: Run) -> str:
 
 
 def _limited(run: Run, finding: Finding) -> bool:
-    return (
-        finding.id in LIMITS and finding.blame == MACHINE and (run.total.failed > 0 or finding.id == "client-limited")
-    )
+    if finding.id == "client-limited":
+        return finding.confidence != POSSIBLE
+    return finding.id in LIMITS and run.total.failed > 0

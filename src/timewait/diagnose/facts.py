@@ -209,6 +209,19 @@ class Facts:
         could = self.total.seconds * min(self.workers, max(1, self.host.cores))
         return self.total.cpu / could if could > 0 and math.isfinite(self.total.cpu) else 0.0
 
+    @property
+    def idle_share(self) -> float | None:
+        """How much of the time the loops slept; None where it was not measured. Near 0 with a low CPU share: others
+        on this machine had the core."""
+        whole = self.total.seconds * self.workers
+        return self.total.waited / whole if whole > 0 and self.total.waited > 0 else None
+
+
+def unsent_share(total: Tick) -> float:
+    """The part of an open loop's arrivals that never started."""
+    due = total.requests + total.unsent
+    return total.unsent / due if due > 0 else 0.0
+
 
 def capacity_of(plan: Plan, host: Host) -> int:
     """Ports toward one destination by plan and host alone, before the kernel is asked."""

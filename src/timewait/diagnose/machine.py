@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from timewait.diagnose.facts import Facts, named, quantile, sysctl, total_of
-from timewait.diagnose.finding import CERTAIN, LIKELY, Draft, Evidence, Remedy
+from timewait.diagnose.facts import Facts, named, quantile, sysctl, total_of, unsent_share
+from timewait.diagnose.finding import CERTAIN, LIKELY, POSSIBLE, Draft, Evidence, Remedy
 from timewait.diagnose.words import asked, count, plural, rate, seconds, share
 from timewait.run import Cause, Failure, Tick
 
@@ -141,7 +141,7 @@ def time_wait_overflow(facts: Facts) -> Draft | None:
 
 def client_limited(facts: Facts) -> Draft | None:
     """This machine was the limit: the figures are its own, not the target's."""
-    draft = _no_memory(facts) or _late(facts) or _long_turns(facts) or _never_held(facts)
+    draft = _no_memory(facts) or _late(facts) or _long_turns(facts) or _bounded(facts) or _never_held(facts)
     if draft is None:
         return None
     evidence = [
@@ -175,9 +175,9 @@ def _late(facts: Facts) -> Draft | None:
     if plan.rate is None:
         return None
     late, due = quantile(total.late, 0.99), total.requests + total.unsent
-    behind = total.unsent > UNSENT * due
-    busy = facts.cpu_share >= FULL_CORE or _turns_are_long(facts)
-    if not busy or not (behind or late >= LATE):
+    idle = facts.idle_share
+    busy = facts.cpu_share >= FULL_CORE or _turns_are_long(facts) or (idle is not None and idle < 1 - FULL_CORE)
+    if not busy or not (unsent_share(total) > UNSENT or late >= LATE):
         return None
     return Draft(
         summary=(
@@ -189,6 +189,36 @@ def _late(facts: Facts) -> Draft | None:
             Evidence(f"{count(total.unsent)} of {count(due)} never sent", "due times"),
         ],
         confidence=CERTAIN if facts.cpu_share >= FULL_CORE else LIKELY,
+    )
+
+
+def _bounded(facts: Facts) -> Draft | None:
+    """All connections that the open loop may hold were busy. Whether more would help is the target's secret."""
+    total, plan = facts.total, facts.plan
+    most = plan.concurrency
+    if plan.rate is None or unsent_share(total) <= UNSENT or facts.run.peak_open < most:
+        return None
+    if not total.succeeded or total.failed > UNSENT * total.started or total.syn_slow > UNSENT * total.started:
+        return None  # those that failed or waited kept the connections busy
+    done = total.requests / total.seconds if total.seconds > 0 else 0.0
+    remedy = []
+    if done > 0:
+        wanted = -(-most * (total.requests + total.unsent) // total.requests)
+        text = f"each of {count(most)} carried {rate(done / most)}; so many carry it all at this pace"
+        remedy.append(Remedy(f"-c {wanted}", text, "if the rate does not rise with it, the target is the limit"))
+    late = seconds(quantile(total.late, 0.99))
+    return Draft(
+        summary=(
+            f"The schedule of {asked(plan.rate.per_second)} was not kept: all {plural(most, 'connection')} it may "
+            f"use were busy, and {count(total.unsent)} arrivals ({share(unsent_share(total), 1)}) were never sent."
+        ),
+        evidence=[
+            Evidence(f"{count(facts.run.peak_open)} of {plural(most, 'connection')} open", "this client"),
+            Evidence(f"{count(total.unsent)} never sent, lateness p99 {late}", "due times"),
+        ],
+        remedy=remedy,
+        wrong=["reading the rate that was reached as the one that was asked for"],
+        confidence=POSSIBLE,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timewait.diagnose import remedies
-from timewait.diagnose.facts import Facts, median, named, our_ports, taken, total_of, we_close_first
+from timewait.diagnose.facts import Facts, median, named, our_ports, sound, taken, total_of, we_close_first
 from timewait.diagnose.finding import CERTAIN, LIKELY, POSSIBLE, Draft, Evidence, Remedy
 from timewait.diagnose.words import asked, count, plural, rate, seconds, share
 from timewait.histogram import Sparse, merged
@@ -148,13 +148,14 @@ def _search_times(facts: Facts) -> tuple[Sparse, Sparse, float]:
     share taken. Where the run crossed the middle in its last tick, that tick is the late one."""
     early, late, crossing, fullest, previous = Sparse(), Sparse(), Sparse(), 0.0, 0.0
     for tick, snapshot in zip(facts.run.ticks, facts.run.snapshots, strict=False):
+        search = sound(tick.search)
         now = max((taken(use) / use.capacity for use in snapshot.ports if use.capacity > 0), default=0.0)
         if now < 0.5:
-            early = merged(early, tick.search)
+            early = merged(early, search)
         elif previous >= 0.5:
-            late = merged(late, tick.search)
+            late = merged(late, search)
         else:
-            crossing = merged(crossing, tick.search)
+            crossing = merged(crossing, search)
         previous, fullest = now, max(fullest, now)
     return early, late if late.index else crossing, fullest
 

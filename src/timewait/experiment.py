@@ -146,7 +146,7 @@ def _drive(
 
     def on_tick(tick: Tick) -> None:
         snapshot = watcher.snapshot(time.monotonic() - began, crew.pids)
-        run.peak_open = max(run.peak_open, tick.open)
+        run.peak_open = max(run.peak_open, tick.open, tick.open_most)
         run.peak_open_files = max(run.peak_open_files, snapshot.open_files or 0)
         if tick.at > plan.warm_up:
             run.total.add(tick, side_by_side=False)

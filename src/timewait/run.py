@@ -74,6 +74,7 @@ class Tick(msgspec.Struct, kw_only=True):
     bytes_in: int = 0
     bytes_out: int = 0
     open: int = 0  # gauge: connections held (connecting included)
+    open_most: int = 0  # the most held at any moment of the stretch
     asked: int = 0  # gauge: connections wanted now
     closed_us: int = 0  # established connections that we ended first (FIN)
     closed_peer: int = 0  # ... the peer ended first (FIN)
@@ -120,11 +121,13 @@ class Tick(msgspec.Struct, kw_only=True):
         self.lag_max = max(self.lag_max, other.lag_max)
         if side_by_side:
             self.open += other.open
+            self.open_most += other.open_most
             self.asked += other.asked
             self.workers += other.workers
             self.at = max(self.at, other.at)
             self.seconds = max(self.seconds, other.seconds)
         else:
+            self.open_most = max(self.open_most, other.open_most)
             self.open, self.asked, self.workers = other.open, other.asked, max(self.workers, other.workers)
             self.at = other.at
             self.seconds += other.seconds
@@ -146,7 +149,7 @@ class Tick(msgspec.Struct, kw_only=True):
 
 _HISTOGRAMS = ("connect", "tls", "first_byte", "total", "late", "search")
 _TABLES = ("errors", "details", "status")
-_GAUGES = ("at", "seconds", "open", "asked", "lag_max", "workers")
+_GAUGES = ("at", "seconds", "open", "open_most", "asked", "lag_max", "workers")
 _SUMMED = tuple(f for f in Tick.__struct_fields__ if f not in (*_HISTOGRAMS, *_TABLES, *_GAUGES))
 
 
@@ -344,7 +347,7 @@ def load(stream: BinaryIO, name: str) -> Run:
             snapshot = record.snapshot or Snapshot()
             if record.tick.at > run.plan.warm_up:
                 whole.add(record.tick, side_by_side=False)
-            run.peak_open = max(run.peak_open, record.tick.open)
+            run.peak_open = max(run.peak_open, record.tick.open, record.tick.open_most)
             series.append(record.tick, snapshot)
             run.after = snapshot
         elif record.kind == "end" and record.run is not None:

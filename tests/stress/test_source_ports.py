@@ -69,4 +69,6 @@ def test_reserved_ports() -> None:
 @given(st.integers(1, 300), st.integers(0, 300), st.sets(st.integers(1, 400)), st.integers(1, 5))
 def test_workers_share_the_range(low: int, width: int, reserved: set[int], workers: int) -> None:
     parts = [ports_of(low, low + width, reserved, worker, workers) for worker in range(workers)]
-    assert sorted(port for part in parts for port in part) == [port for port in range(low, low + width + 1) if port not in reserved]
+    assert sorted(port for part in parts for port in part) == [
+        port for port in range(low, low + width + 1) if port not in reserved
+    ]

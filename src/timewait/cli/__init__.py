@@ -5,6 +5,7 @@ A command's file is imported to build `--help`, so it imports the heavy rooms in
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -37,6 +38,9 @@ def main() -> None:
             help_asked = type(error).__name__ == "NoArgsIsHelpError"
             print(error.format_message() if help_asked else f"timewait: {error.format_message()}", file=sys.stderr)
             sys.exit(USAGE)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            print(f"timewait: the output could not be written: {error.strerror}", file=sys.stderr)
+            sys.exit(INTERNAL)
         # Whatever it is, the user gets one sentence and a code that tells it apart
         if os.environ.get("TIMEWAIT_DEBUG"):
             traceback.print_exc()

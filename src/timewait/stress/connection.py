@@ -18,7 +18,7 @@ FOREVER = 1 << 60  # requests of a connection without limit, budget of a run wit
 
 class Connection:
     __slots__ = (
-        "answer", "ask", "backoff", "began", "channel", "close_asked", "due", "endpoint", "established", "first",
+        "answer", "ask", "backoff", "began", "channel", "close_asked", "due", "endpoint", "established", "farewell_said", "first",
         "key", "left", "number", "out", "port", "reply", "served", "sock", "source", "state", "turn",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Connection:
         self.backoff = 0.0  # seconds the slot waits before it tries to connect again
         self.established = False
         self.close_asked = False
+        self.farewell_said = False  # our close_notify has gone out though we wait for the peer's FIN
         self.key = 0  # identifies the five-tuple while tuples are tracked, 0 otherwise
         self.out: memoryview | None = None  # what send() did not take
         self.answer: Answer | None = None

@@ -54,6 +54,7 @@ class Core(ABC):
         self.retries: list[tuple[float, int, Connection]] = []
         self.busy = 0  # slots with something under way
         self.held = 0  # open sockets
+        self.held_most = 0  # ... since the last tick
         self.schedule: Schedule | None = None
         if plan.rate is not None:
             self.schedule = Schedule(plan.rate.per_second, plan.ramp_up, worker, workers)
@@ -106,6 +107,11 @@ class Core(ABC):
         return self.idle.popitem()[0]
 
     @property
+    def direct(self) -> bool:
+        """Whether connections are established when connect() returns, and nobody tracks their tuples."""
+        return not self.misses and not self.tuples.active
+
+    @property
     def finished(self) -> bool:
         """All of the work has been begun (stop now, then drain)."""
         if self.stopped:
@@ -139,13 +145,22 @@ class Core(ABC):
     def slow_syn(self, c: Connection, now: float) -> None: ...
 
     @abstractmethod
+    def sample(self, c: Connection) -> None: ...
+
+    @abstractmethod
+    def not_sent(self, c: Connection, first: bytes, error: OSError, called: float) -> None: ...
+
+    @abstractmethod
+    def sent_in_part(self, c: Connection, data: bytes, count: int, now: float) -> None: ...
+
+    @abstractmethod
     def succeeded(self, c: Connection, now: float) -> None: ...
 
     @abstractmethod
     def answered(self, c: Connection, now: float, *, peer_closed: bool, closes: bool) -> None: ...
 
     @abstractmethod
-    def idle_ended(self, c: Connection, *, eof: bool) -> None: ...
+    def idle_ended(self, c: Connection, now: float, *, eof: bool, fin: bool) -> None: ...
 
     @abstractmethod
     def peer_closed(self, c: Connection) -> None: ...

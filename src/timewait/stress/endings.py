@@ -60,13 +60,16 @@ class Endings(Core):
         self.idle[c] = None
         self.busy -= 1
 
-    def idle_ended(self, c: Connection, *, eof: bool) -> None:
+    def idle_ended(self, c: Connection, now: float, *, eof: bool, fin: bool) -> None:
         """The peer ended an idle connection (or broke its silence, which ends it too)."""
         self.idle.pop(c, None)
         self.busy += 1
         if eof:
             self.meters.kept_ended += 1
-        self.closed(c, "peer" if eof else US)
+        if eof and not fin:
+            c.state, c.began = CLOSING, now  # close_notify: its FIN is on the way, and shall be the first
+        else:
+            self.closed(c, "peer" if fin else US)
 
     def part(self, c: Connection, now: float, *, peer_closed: bool, closes: bool) -> None:
         """Ends a connection after its last answer, the way the plan says."""
@@ -90,13 +93,13 @@ class Endings(Core):
             self.closed(c, RESET)
         else:
             if c.channel is not None:
-                self.farewell(c, c.channel)
+                # With the FIN in one segment: alone, close_notify makes many peers close before our FIN is there.
+                self.farewell(c, c.channel, socket.MSG_MORE)
             self.closed(c, shut(c.sock))
 
-    def farewell(self, c: Connection, channel: Channel) -> None:
+    def farewell(self, c: Connection, channel: Channel, flags: int) -> None:
         try:
-            # With the FIN in one segment: alone, close_notify makes many peers close before our FIN is there.
-            c.sock.send(channel.farewell(), socket.MSG_MORE)
+            c.sock.send(channel.farewell(), flags)
         except OSError:
             pass  # a full buffer or a reset: the FIN or RST that follows says the same
 
@@ -215,6 +218,11 @@ class Endings(Core):
             self.failed(c, Phase.CONNECT, "ETIMEDOUT", Cause.TIMEOUT)
             self.drop(c)
             self.next(c, BACKOFF_FIRST)
+        elif state == CLOSING and c.channel is not None and not c.farewell_said:
+            # Some servers send their FIN only after our close_notify. Not sooner: to a peer that has closed already
+            # it would be data for a closed socket, answered by a RST, and its TIME_WAIT would be gone.
+            c.farewell_said, c.began = True, now
+            self.farewell(c, c.channel, 0)
         elif state == CLOSING:
             if c.close_asked:
                 self.meters.close_ignored += 1

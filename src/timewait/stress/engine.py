@@ -7,9 +7,10 @@ from timewait.stress.connection import CLOSING, FOREVER, IDLE
 from timewait.stress.endings import Endings
 from timewait.stress.exchanges import Exchanges
 from timewait.stress.openings import Openings
+from timewait.stress.renewals import Renewals
 
 
-class Engine(Openings, Exchanges, Endings):
+class Engine(Openings, Exchanges, Endings, Renewals):
     """Driven by `loop.run`; its state is described in `core.Core`."""
 
     def stop(self, now: float, patience: float) -> None:

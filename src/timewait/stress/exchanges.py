@@ -157,7 +157,7 @@ class Exchanges(Core):
         self.meters.bytes_in += size
         serial = (c.sock, c.served)
         if c.channel is None:
-            self.plain(c, data, events, now, eof=not size)
+            self.plain(c, data, events, now, eof=not size, fin=not size)
         else:
             self.sealed(c, c.channel, data, events, now)
         # The slot may carry another connection by now, or have sent its next request: not ours to read then.
@@ -187,7 +187,7 @@ class Exchanges(Core):
             self.fail(c, Phase.BODY if channel.shaken else Phase.TLS, "", cause, reason)
             return
         if plain or closing or not data:
-            self.plain(c, plain, events, now, eof=closing or not data)
+            self.plain(c, plain, events, now, eof=closing or not data, fin=not data)
         if self.plan.tls.resume and c.endpoint.server_name not in self.sessions and channel.session is not None:
             self.sessions[c.endpoint.server_name] = channel.session
 
@@ -211,20 +211,20 @@ class Exchanges(Core):
             pass
         self.push(c, now)
 
-    def plain(self, c: Connection, data: bytes, events: int, now: float, *, eof: bool) -> None:
-        """Bytes of an answer, and whether the peer has ended its side."""
+    def plain(self, c: Connection, data: bytes, events: int, now: float, *, eof: bool, fin: bool) -> None:
+        """Bytes of an answer; `eof`: no more will come (FIN, or TLS close_notify); `fin`: the FIN itself is here."""
         state = c.state
         if state == CLOSING:
             if data:
                 self.meters.detail("data after the end of the answer")
-            if eof:
+            if fin:
                 self.peer_closed(c)
             return
         if state == IDLE:
             if data:
                 self.meters.detail("data on an idle connection")
             if eof or data:
-                self.idle_ended(c, eof=eof)
+                self.idle_ended(c, now, eof=eof, fin=fin)
             return
         if data:
             if state in (WAITING, SENDING):
@@ -241,7 +241,9 @@ class Exchanges(Core):
         if eof and not done and c.answer is not None:
             done = c.answer.eof()
         if done:
-            self.complete(c, data, now, eof=eof or bool(events & select.EPOLLRDHUP and len(data) < self.read_size))
+            self.complete(
+                c, data, now, closes=eof, fin=fin or bool(events & select.EPOLLRDHUP and len(data) < self.read_size)
+            )
         elif eof:
             self.cut_short(c)
 
@@ -266,17 +268,17 @@ class Exchanges(Core):
     def reply_complete(self, c: Connection) -> bool:
         return len(c.reply) >= len(self.plan.tcp_expect)
 
-    def complete(self, c: Connection, data: bytes, now: float, *, eof: bool) -> None:
+    def complete(self, c: Connection, data: bytes, now: float, *, closes: bool, fin: bool) -> None:
         """An answer is complete: judge its status, remember it if it came in one piece, go on."""
-        answer, closes = c.answer, False
+        answer = c.answer
         c.answer = None
         if answer is not None:
-            status, closes = answer.status, answer.closes
+            status, closes = answer.status, closes or answer.closes
             m = self.meters
             m.status[status] = m.status.get(status, 0) + 1
             if status not in self.accepted and status // 100 not in self.accepted_classes:
                 self.failed(c, Phase.BODY, "", Cause.STATUS, f"status {status}")
-                self.answered(c, now, peer_closed=eof, closes=closes)
+                self.answered(c, now, peer_closed=fin, closes=closes)
                 return
             # A read that filled the buffer may have left bytes behind; an answer that ends with the connection is
             # not complete by itself; and one that announces the end must be seen by `answered` on a kept connection.
@@ -284,7 +286,7 @@ class Exchanges(Core):
             if whole and c.channel is None and (c.ask.last or not closes):
                 self.remember(c.ask, data, status, closes=closes)
         self.succeeded(c, now)
-        self.answered(c, now, peer_closed=eof, closes=closes)
+        self.answered(c, now, peer_closed=fin, closes=closes)
 
     def remember(self, ask: Ask, data: bytes, status: int, *, closes: bool) -> None:
         self.settle(ask)

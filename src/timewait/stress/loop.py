@@ -15,6 +15,7 @@ import select
 from collections.abc import Callable
 from math import ceil
 
+from timewait.plan import Closing
 from timewait.stress.connection import WAITING
 from timewait.stress.core import IN
 from timewait.stress.engine import Engine
@@ -43,6 +44,8 @@ def run(engine: Engine, control: int, on_control: Callable[[], None], on_second:
     epoll_wait, by_fd, meters = poll.poll, engine.by_fd, engine.meters
     whole, select_ = meters.whole, select.select
     epoll_fd = [poll.fileno()]
+    renewable = engine.renewable()
+    planned_end = RDHUP if engine.closing is Closing.SERVER else 0
     kept_loop = engine.schedule is None or engine.by_connection
     next_chore = next_pour = engine.start_at
     next_tick = engine.start_at + 1.0
@@ -103,7 +106,9 @@ def run(engine: Engine, control: int, on_control: Callable[[], None], on_second:
             now = clock()
             whole.append(now - c.due)
             ask.hits += 1
-            if c.left > 2 and kept_loop and engine.budget > 0 and not event & RDHUP:
+            if renewable and event & RDHUP == planned_end and engine.budget > 0 and engine.direct:
+                engine.renew(c, fd)
+            elif c.left > 2 and kept_loop and engine.budget > 0 and not event & RDHUP:
                 engine.budget -= 1
                 c.left -= 1
                 c.served += 1

@@ -52,7 +52,7 @@ class NoPortError(OSError):
 class Opener:
     """Makes the sockets of one worker; sources are used in turn."""
 
-    __slots__ = ("_allocators", "_plain", "_range", "_sources", "_turn", "allocates")
+    __slots__ = ("_allocators", "_range", "_sources", "_turn", "allocates", "plain")
 
     def __init__(
         self, plan: Plan, span: tuple[int, int], reserved: set[int], worker: int, workers: int, random: Random
@@ -67,13 +67,14 @@ class Opener:
         if policy is PortPolicy.KERNEL and plan.ports.low:
             # Packed: the high half sets the sign bit of the int that setsockopt() would take.
             self._range = struct.pack("I", plan.ports.low | plan.ports.high << 16)
-        self._plain = not (self._sources or self.allocates or self._range)
+        # No bind() at all: neither addresses nor ports are wished for.
+        self.plain = not (self._sources or self.allocates or self._range)
         self._turn = worker
 
     def open(self, endpoint: Endpoint) -> tuple[socket.SocketType, int, int]:
         """A non-blocking socket, its source's index, and the port we chose (0: the kernel will). Raises OSError."""
         sock = socket.SocketType(endpoint.family, STREAM, 0)
-        if self._plain:
+        if self.plain:
             return sock, 0, 0
         try:
             return sock, *self._bind(sock, endpoint)

@@ -35,7 +35,7 @@ class Openings(Core):
         m.started += 1
         c.endpoint, c.due, c.served, c.established, c.close_asked = endpoint, due, 0, False, False
         c.answer, c.channel, c.key, c.port, c.out, c.reply = None, None, 0, 0, None, b""
-        c.left = self.per_connection
+        c.left, c.farewell_said = self.per_connection, False
         c.turn = c.number if len(endpoint.asks) > 1 and not c.turn else c.turn
         try:
             sock, c.source, c.port = self.opener.open(endpoint)
@@ -48,6 +48,8 @@ class Openings(Core):
         code = sock.connect_ex(endpoint.sockaddr)
         called = clock()
         self.held += 1
+        if self.held > self.held_most:
+            self.held_most = self.held
         if code and code != errno.EINPROGRESS:
             m.search.append(called - began)
             c.state = CONNECTING
@@ -65,18 +67,8 @@ class Openings(Core):
         try:
             # On loopback and veth the handshake is over when connect() returns: send at once, save a wake-up.
             sent = sock.send(first)
-        except BlockingIOError:
-            self.misses += 1
-            self.wait_for_connect(c, first, called - began)
         except OSError as error:
-            c.state = CONNECTING
-            if error.errno in (errno.EPIPE, errno.ECONNRESET):
-                m.quick.append(called - began)
-                self.up(c, called)
-                self.broken(c, error, Phase.SEND if c.channel is None else Phase.TLS)
-            else:
-                m.search.append(called - began)
-                self.not_connected(c, error.errno or 0)
+            self.not_sent(c, first, error, called)
         else:
             self.misses = 0
             m.quick.append(called - began)
@@ -86,6 +78,22 @@ class Openings(Core):
             complete = sent == len(first)
             self.poll.register(sock.fileno(), READ_EVENTS if complete else ALL_EVENTS)
             self.sent(c, first, sent, called)
+
+    def not_sent(self, c: Connection, first: bytes, error: OSError, called: float) -> None:
+        """The first send() right after connect() did not go: not connected yet, refused, or reset already."""
+        took = called - c.began
+        if isinstance(error, BlockingIOError):
+            self.misses += 1
+            self.wait_for_connect(c, first, took)
+            return
+        c.state = CONNECTING
+        if error.errno in (errno.EPIPE, errno.ECONNRESET):
+            self.meters.quick.append(took)
+            self.up(c, called)
+            self.broken(c, error, Phase.SEND if c.channel is None else Phase.TLS)
+        else:
+            self.meters.search.append(took)
+            self.not_connected(c, error.errno or 0)
 
     def wait_for_connect(self, c: Connection, first: bytes, search: float) -> None:
         self.meters.search.append(search)

@@ -49,6 +49,7 @@ def main(
         nonlocal last
         engine.settle_all()
         record = engine.meters.tick(now - start_at, now - last, engine.held, engine.asked(now))
+        record.open_most, engine.held_most = engine.held_most, engine.held
         last = now
         send(pipe, msgspec.msgpack.encode(record))
 

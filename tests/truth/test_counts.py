@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 import peers
+from kit import behaviours
 from kit.certificates import Certificates
 from kit.namespace import Namespace
 from kit.nginx import Nginx
 from kit.run_timewait import Result, close, stress
+from kit.servers import Peer, Server
 
 CLOSINGS = ["keep", "server", "client", "reset", "half"]
 FIRST = {"keep": "us", "server": "peer", "client": "us", "reset": "reset", "half": "us"}  # who must close first
@@ -88,9 +90,19 @@ def test_ipv6(namespace: Namespace) -> None:
         assert namespace.time_wait("dport", nginx.port) == result.json["ports"]["time_wait"] == 200
 
 
-@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2-127.0.0.5", "127.0.0.0/29"])
-@pytest.mark.parametrize("ports", ["kernel", "oldest", "sequential", "random", "30000-30099", "kernel:40000-40099"])
-def test_sources_and_port_policies(source: str, ports: str, nginx: Nginx, namespace: Namespace) -> None:
+@pytest.mark.parametrize(
+    ("ports", "source"),
+    [
+        ("kernel", "127.0.0.1"),
+        ("kernel", "127.0.0.0/29"),
+        ("oldest", "127.0.0.1"),
+        ("sequential", "127.0.0.2-127.0.0.5"),
+        ("random", "127.0.0.2-127.0.0.5"),
+        ("30000-30099", "127.0.0.0/29"),
+        ("kernel:40000-40099", "127.0.0.2-127.0.0.5"),
+    ],
+)
+def test_sources_and_port_policies(ports: str, source: str, nginx: Nginx, namespace: Namespace) -> None:
     words = [nginx.url, "-n", "60", "-c", "5", "--close", "client", "--source", source, "--ports", ports]
     result = stress(*words, namespace=namespace)
     agrees(result, nginx, 60)
@@ -132,3 +144,32 @@ def test_targets_are_used_in_turn(nginx: Nginx, namespace: Namespace) -> None:
     lines = f"GET {nginx.url}a\nHEAD {nginx.url}b\n\n# a comment\nPOST {nginx.url}c\n"
     result = stress("--targets", "-", "-n", "90", "-c", "3", input=lines, namespace=namespace)
     agrees(result, nginx, 90)
+
+
+def test_the_warm_up_is_left_out_of_the_totals(nginx: Nginx, namespace: Namespace) -> None:
+    words = ["-R", "100/s", "-d", "2s", "--warm-up", "1s"]
+    totals = stress(nginx.url, *words, namespace=namespace).totals
+    assert 0 < totals["requests"] < nginx.count().requests
+
+
+def test_connect_to_changes_the_address_and_not_the_host(namespace: Namespace) -> None:
+    hosts: set[str] = set()
+
+    def behaviour(peer: Peer) -> None:
+        hosts.add(peer.request().headers["host"])
+        peer.send(behaviours.OK_CLOSE)
+
+    with Server(behaviour, listener=namespace.listen()) as server:
+        words = [
+            "--connect-to",
+            f"example.test:80:127.0.0.1:{server.port}",
+            "-n",
+            "5",
+            "-c",
+            "1",
+            "--close",
+            "server",
+        ]
+        result = stress("http://example.test/", *words, namespace=namespace)
+        assert server.accepted == result.totals["connected"] == 5
+    assert (hosts, result.exit_code) == ({"example.test"}, 0)

@@ -155,7 +155,8 @@ CASES = [
         " a free port among one parity first (`__inet_hash_connect()`): once that half is in "
         "TIME_WAIT, each `connect()` walks through thousands of busy ports. Each tool makes 4,800"
         " connections, and then 4,800 more in the same namespace.",
-        notice="The second 4,800 take longer by nothing but the search inside `connect()`. No peer measures it.",
+        notice="The second 4,800 take longer by nothing but the search inside `connect()`. h2load alone shows it, as a "
+        "longer `time for connect` that looks like the network or the server.",
         behaviour=behaviours.announces_and_waits,
         port_range=(20000, 29999),
         times=2,

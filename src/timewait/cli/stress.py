@@ -123,6 +123,10 @@ def stress(
 ) -> None:
     """Drive load at URL, watch this host's kernel, and say why connections fail.
 
+    --ports other than kernel binds explicitly, in constant time. Such a bind takes over this host's TIME_WAIT of the
+    same five-tuple at once if that connection had timestamps, whatever tcp_tw_reuse says; without timestamps
+    connect() fails with EADDRNOTAVAIL.
+
     Exit codes: 0 all well, 1 the target failed, 2 bad usage, 3 this machine was the limit, 4 a --fail-if limit was
     missed, 130 interrupted (the report is complete), 70 a fault of timewait itself.
     """

@@ -18,8 +18,9 @@ FOREVER = 1 << 60  # requests of a connection without limit, budget of a run wit
 
 class Connection:
     __slots__ = (
-        "answer", "ask", "backoff", "began", "channel", "close_asked", "due", "endpoint", "established", "farewell_said", "first",
-        "key", "left", "number", "out", "port", "reply", "served", "sock", "source", "state", "turn",
+        "answer", "ask", "backoff", "began", "channel", "close_asked", "due", "endpoint", "established",
+        "farewell_said", "first", "key", "left", "number", "out", "port", "reply", "served", "sock", "source",
+        "state", "turn",
     )  # fmt: skip
 
     sock: socket.SocketType

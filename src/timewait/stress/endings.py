@@ -111,7 +111,8 @@ class Endings(Core):
         """The connection has ended well; `first` is who closed first."""
         self.book_end(first)
         self.drop(c)
-        self.next(c, 0.0)
+        # A tcp:// connection may be over as soon as it stands: through the loop, or start() would call itself.
+        self.next(c, 1e-6 if self.tcp else 0.0)
 
     def book_end(self, first: str) -> None:
         m = self.meters

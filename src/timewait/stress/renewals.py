@@ -22,7 +22,7 @@ class Renewals(Core):
     """The fast path between two connections of a slot."""
 
     def renewable(self) -> bool:
-        """Whether this plan has the plain case: the closed loop, one request to one place, no wishes for the source."""
+        """Whether this is the plain case: the closed loop, one request to one place, no wish for the source."""
         plain = self.schedule is None and self.per_connection == 1 and self.tls is None and not self.tcp
         alone = len(self.endpoints) == 1 and len(self.endpoints[0].asks) == 1
         return plain and alone and self.opener.plain and self.closing in (Closing.SERVER, Closing.RESET)

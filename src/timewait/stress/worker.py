@@ -104,6 +104,8 @@ def fork(
         code = 0
     except BaseException as error:  # the child must end here, whatever happened, and say why
         if not isinstance(error, (EOFError, BrokenPipeError)):
-            sys.excepthook(type(error), error, error.__traceback__)
+            print(f"timewait: worker {worker} failed: {type(error).__name__}: {error}", file=sys.stderr)
+            if os.environ.get("TIMEWAIT_DEBUG"):
+                sys.excepthook(type(error), error, error.__traceback__)
     finally:
         os._exit(code)

@@ -287,3 +287,9 @@ def test_long_turns_must_last() -> None:
     for tick in run.ticks[1:]:
         tick.lag_max = 0.01
     assert ids(run) == []
+
+
+def test_a_number_that_is_none_is_not_spelled_out() -> None:
+    run = healthy(lag_max=0.5)
+    run.total.lag_max = float("nan")
+    assert "nan" not in only(run).summary

@@ -150,7 +150,7 @@ HEALTHY: dict[str, Callable[[], Run]] = {
         waited=8.0,
         peak_open=10,
     ),
-    "one hiccup of the scheduler": lambda: healthy(ends=[use()] * 10),
+    "long turns that are a small part of the latency": lambda: healthy(lag_max=0.15, total=times((0.4, 1000))),
     "a handful of lost SYNs on a long path": lambda: short_lived(
         syn_slow=2, connect=times((0.05, 27_998), (1.05, 2)), rose={"TcpExt.TCPSynRetrans": 2}
     ),

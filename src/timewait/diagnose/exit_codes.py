@@ -10,7 +10,8 @@
 | 70 | internal error, please report it |
 | 130 | interrupted (Ctrl-C or SIGTERM), after the whole report |
 
-The first that applies of 130, 3, 4, 1. With `--fail-if` given, failures that stay within every threshold are no
+The first that applies of 130, 3, 4, 1. A limit of this machine that is only possible (`client-limited` of that
+confidence) decides nothing. With `--fail-if` given, failures that stay within every threshold are no
 failure of the run. With `--find-max`, failures of the step that ended the search are its result: a search that held
 at least one step is 0, or 3 where this machine ended it.
 """

@@ -148,7 +148,7 @@ def _drive(
         snapshot = watcher.snapshot(time.monotonic() - began, crew.pids)
         run.peak_open = max(run.peak_open, tick.open, tick.open_most)
         run.peak_open_files = max(run.peak_open_files, snapshot.open_files or 0)
-        if tick.at > plan.warm_up:
+        if tick.after(plan.warm_up):
             run.total.add(tick, side_by_side=False)
         if listener.save:
             listener.save.tick(tick, snapshot)

@@ -132,6 +132,10 @@ class Tick(msgspec.Struct, kw_only=True):
             self.at = other.at
             self.seconds += other.seconds
 
+    def after(self, warm_up: float) -> bool:
+        """Whether this stretch counts: its middle lies past the warm-up (its end is always a little late)."""
+        return self.at - self.seconds / 2 > warm_up
+
     def sound(self) -> bool:
         """Whether a tick that came from a file can be added up."""
         parts = [getattr(self, name) for name in _HISTOGRAMS]
@@ -345,7 +349,7 @@ def load(stream: BinaryIO, name: str) -> Run:
             raise RunFileError(f"{name} does not begin with a `start` line; it is no saved run")
         elif record.kind == "tick" and record.tick is not None:
             snapshot = record.snapshot or Snapshot()
-            if record.tick.at > run.plan.warm_up:
+            if record.tick.after(run.plan.warm_up):
                 whole.add(record.tick, side_by_side=False)
             run.peak_open = max(run.peak_open, record.tick.open, record.tick.open_most)
             series.append(record.tick, snapshot)

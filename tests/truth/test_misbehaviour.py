@@ -225,6 +225,14 @@ def test_tcp_connect_only(namespace: Namespace) -> None:
     assert (result.totals["connected"], result.totals["succeeded"], result.exit_code) == (REQUESTS, REQUESTS, 0)
 
 
+@pytest.mark.parametrize("closing", ["client", "reset"])
+def test_tcp_thousands_of_connections_that_are_over_at_once(closing: str, namespace: Namespace) -> None:
+    """Nothing to send and nothing to wait for: the slot must not go from one connection into the next by recursion."""
+    with Server(behaviours.echo, listener=namespace.listen()) as server:
+        result = stress(server.tcp_url, "-n", "3000", "-c", "2", "--close", closing, namespace=namespace)
+    assert result.totals["succeeded"] == result.totals["connected"] == 3000
+
+
 def test_tcp_wrong_reply(namespace: Namespace) -> None:
     result = tcp(behaviours.echo, namespace, "--body", "PING", "--expect", "PONG")
     assert {cause for _, _, cause in result.errors()} == {"bad-response"}

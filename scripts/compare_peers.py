@@ -155,8 +155,8 @@ CASES = [
         " a free port among one parity first (`__inet_hash_connect()`): once that half is in "
         "TIME_WAIT, each `connect()` walks through thousands of busy ports. Each tool makes 4,800"
         " connections, and then 4,800 more in the same namespace.",
-        notice="The second 4,800 take longer by nothing but the search inside `connect()`. h2load alone shows it, as a "
-        "longer `time for connect` that looks like the network or the server.",
+        notice="What grows is the time inside `connect()`, before the SYN leaves. hey calls it `DNS+dialup` and "
+        "h2load `time for connect`; both look like the network or the server, and neither says why.",
         behaviour=behaviours.announces_and_waits,
         port_range=(20000, 29999),
         times=2,
@@ -250,8 +250,8 @@ def say(words: list[str], namespace: Namespace) -> tuple[list[str], str]:
 
 _NOISE = re.compile(
     r"^\s*$|^This is ApacheBench|^Copyright|^Licensed to|^New configuration template|^Run siege -C|siege[.]conf"
-    r"|^ERROR: Unable to open cookies|^\s+[0-9.]+ \[[0-9]+\]\s|^Response time hist|^  (DNS|req write|resp)|^Details"
-    r"|^\s+[0-9.]+% in |^Latency distr|^(Completed|Finished) [0-9]+ req|^Server (Software|Host|Port)|^progress:"
+    r"|^ERROR: Unable to open cookies|^\s+[0-9.]+ \[[0-9]+\]\s|^Response time hist|^Details"
+    r"|^  (DNS-lookup|req write|resp)|^\s+[0-9.]+% in |^Latency distr|^(Completed|Finished) [0-9]+ req|^Server (Software|Host|Port)|^progress:"
 )
 
 

@@ -251,7 +251,8 @@ def say(words: list[str], namespace: Namespace) -> tuple[list[str], str]:
 _NOISE = re.compile(
     r"^\s*$|^This is ApacheBench|^Copyright|^Licensed to|^New configuration template|^Run siege -C|siege[.]conf"
     r"|^ERROR: Unable to open cookies|^\s+[0-9.]+ \[[0-9]+\]\s|^Response time hist|^Details"
-    r"|^  (DNS-lookup|req write|resp)|^\s+[0-9.]+% in |^Latency distr|^(Completed|Finished) [0-9]+ req|^Server (Software|Host|Port)|^progress:"
+    r"|^  (DNS-lookup|req write|resp)|^\s+[0-9.]+% in |^Latency distr"
+    r"|^(Completed|Finished) [0-9]+ req|^Server (Software|Host|Port)|^progress:"
 )
 
 

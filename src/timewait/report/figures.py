@@ -101,7 +101,7 @@ class Concurrency(msgspec.Struct, frozen=True):
 
 def concurrency(run: Run) -> Concurrency:
     """The last tick is left out where there are others: its gauges stand after the connections were let go."""
-    ticks = [tick for tick in run.ticks if tick.at > run.plan.warm_up] or run.ticks
+    ticks = [tick for tick in run.ticks if tick.after(run.plan.warm_up)] or run.ticks
     ticks = ticks[:-1] if len(ticks) > 1 else ticks
     whole = sum(tick.seconds for tick in ticks)
     if whole <= 0:

@@ -24,6 +24,6 @@ def line(tick: Tick, snapshot: Snapshot, plan: Plan) -> str:
     for failure in figures.failures(tick)[:1]:
         name = failure.errno or failure.cause
         pieces.append(f"{words.count(failure.count)} x {words.phase(failure.phase)} {words.clean(name)}")
-    if plan.warm_up and tick.at <= plan.warm_up:
+    if plan.warm_up and not tick.after(plan.warm_up):
         pieces.append("(warm-up)")
     return "  ".join(pieces)

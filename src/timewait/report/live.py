@@ -93,7 +93,7 @@ class LiveView:
         text = words.duration(round(tick.at))
         if self._plan.duration is not None:
             text += f" of {words.duration(self._plan.duration)}"
-        if self._plan.warm_up and tick.at <= self._plan.warm_up:
+        if self._plan.warm_up and not tick.after(self._plan.warm_up):
             text += ", warming up"
         bar = Table.grid(padding=(0, 1))
         if done is not None:

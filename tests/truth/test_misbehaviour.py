@@ -227,7 +227,7 @@ def test_tcp_connect_only(namespace: Namespace) -> None:
 
 @pytest.mark.parametrize("closing", ["client", "reset"])
 def test_tcp_thousands_of_connections_that_are_over_at_once(closing: str, namespace: Namespace) -> None:
-    """Nothing to send and nothing to wait for: the slot must not go from one connection into the next by recursion."""
+    """Nothing to send, nothing to wait for: a slot must not go from one connection into the next by recursion."""
     with Server(behaviours.echo, listener=namespace.listen()) as server:
         result = stress(server.tcp_url, "-n", "3000", "-c", "2", "--close", closing, namespace=namespace)
     assert result.totals["succeeded"] == result.totals["connected"] == 3000

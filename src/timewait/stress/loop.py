@@ -16,7 +16,7 @@ from collections.abc import Callable
 from math import ceil
 
 from timewait.plan import Closing
-from timewait.stress.connection import WAITING
+from timewait.stress.connection import WAITING, Connection
 from timewait.stress.core import IN
 from timewait.stress.engine import Engine
 from timewait.stress.meters import clock
@@ -45,6 +45,7 @@ def run(engine: Engine, control: int, on_control: Callable[[], None], on_second:
     whole, select_ = meters.whole, select.select
     epoll_fd = [poll.fileno()]
     renewable = engine.renewable()
+    renewals: list[Connection] = []
     planned_end = RDHUP if engine.closing is Closing.SERVER else 0
     kept_loop = engine.schedule is None or engine.by_connection
     next_chore = next_pour = engine.start_at
@@ -107,7 +108,8 @@ def run(engine: Engine, control: int, on_control: Callable[[], None], on_second:
             whole.append(now - c.due)
             ask.hits += 1
             if renewable and event & RDHUP == planned_end and engine.budget > 0 and engine.direct:
-                engine.renew(c, fd)
+                engine.budget -= 1
+                renewals.append(c)
             elif c.left > 2 and kept_loop and engine.budget > 0 and not event & RDHUP:
                 engine.budget -= 1
                 c.left -= 1
@@ -132,6 +134,10 @@ def run(engine: Engine, control: int, on_control: Callable[[], None], on_second:
                     engine.sent_in_part(c, ask.data, sent, now)
             else:
                 engine.answered(c, now, peer_closed=bool(event & RDHUP), closes=ask.closes)
+
+        if renewals:
+            engine.renew_all(renewals)
+            renewals.clear()
 
 
 def sweep(engine: Engine, at: int, now: float) -> int:

@@ -27,43 +27,53 @@ class Renewals(Core):
         alone = len(self.endpoints) == 1 and len(self.endpoints[0].asks) == 1
         return plain and alone and self.opener.plain and self.closing in (Closing.SERVER, Closing.RESET)
 
-    def renew(self, c: Connection, fd: int) -> None:
-        """The answer is complete and the end as planned: for SERVER the FIN is here, for RESET it is not. Closes, and
-        opens the slot's next connection, whose request comes out of the budget (which must not be empty)."""
-        m, endpoint, by_fd = self.meters, c.endpoint, self.by_fd
-        if self.closing is Closing.RESET:
-            abort(c.sock)
-            m.closed_reset += 1
-            m.reset_by_us += 1
+    def renew_all(self, batch: list[Connection]) -> None:
+        """All of these have their answer and the end as planned: for SERVER the FIN is here, for RESET it is not.
+
+        Closes them all and then opens all the next ones, whose requests have been taken from the budget. In this order
+        the target's process is woken once per batch instead of once per connect().
+        """
+        m, by_fd, reset = self.meters, self.by_fd, self.closing is Closing.RESET
+        for c in batch:
+            sock = c.sock
+            del by_fd[sock.fileno()]
+            if reset:
+                abort(sock)
+            sock.close()
+            c.state, c.served, c.close_asked, c.established = FREE, 0, False, False
+        count = len(batch)
+        if reset:
+            m.closed_reset += count
+            m.reset_by_us += count
         else:
-            m.closed_peer += 1
-        c.sock.close()
-        self.budget -= 1
+            m.closed_peer += count
+        self.held -= count
+        for c in batch:
+            self.reopen(c)
+
+    def reopen(self, c: Connection) -> None:
+        """`start` for the plain case."""
+        m, endpoint = self.meters, c.endpoint
         m.started += 1
-        c.served, c.close_asked, c.established = 0, False, False
         try:
             sock = socket.SocketType(endpoint.family, STREAM, 0)
         except OSError as error:
-            del by_fd[fd]
-            self.held -= 1
-            c.state = FREE
             self.not_opened(c, Phase.BIND, error.errno or 0)
             return
         c.sock = sock
+        self.held += 1
         data = c.ask.data
         began = clock()
         code = sock.connect_ex(endpoint.sockaddr)
         called = clock()
         c.due = c.began = began
-        fresh = sock.fileno()
-        if fresh != fd:
-            del by_fd[fd]
-            by_fd[fresh] = c
         if code and code != errno.EINPROGRESS:
             m.search.append(called - began)
             c.state = CONNECTING
             self.not_connected(c, code)
             return
+        fd = sock.fileno()
+        self.by_fd[fd] = c
         try:
             sent = sock.send(data)
         except OSError as error:
@@ -72,7 +82,7 @@ class Renewals(Core):
         m.quick.append(called - began)
         c.established = True
         m.connected += 1
-        self.poll.register(fresh, READ_EVENTS)
+        self.poll.register(fd, READ_EVENTS)
         if not m.started % SAMPLE_EVERY:
             self.sample(c)
         if sent == len(data):

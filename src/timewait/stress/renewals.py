@@ -30,7 +30,7 @@ class Renewals(Core):
     def renew_all(self, batch: list[Connection]) -> None:
         """All of these have their answer and the end as planned: for SERVER the FIN is here, for RESET it is not.
 
-        Closes them all and then opens all the next ones, whose requests have been taken from the budget. In this order
+        Closes them all and then opens all the next ones, whose requests are out of the budget. In this order
         the target's process is woken once per batch instead of once per connect().
         """
         m, by_fd, reset = self.meters, self.by_fd, self.closing is Closing.RESET

@@ -10,6 +10,7 @@ from timewait.run import Cause, Failure, Tick
 SPARE_FILES = 64  # beside connections: standard streams, epoll, libraries
 FULL_CORE = 0.95
 LATE = 0.05  # seconds: p99 of the schedule's error past which an open loop is not the load that was asked for
+FEWEST = 3  # ticks that make a state of long turns
 LONG_TURN = 0.1  # seconds: a loop turn that shows in every latency
 UNSENT = 0.01
 NEVER_HELD = 0.9
@@ -242,9 +243,9 @@ def _long_turns(facts: Facts) -> Draft | None:
 
 
 def _turns_are_long(facts: Facts) -> bool:
-    """Long turns in most seconds: a single one is the scheduler's, not a state of this machine."""
+    """Long turns in most seconds: one or two are the scheduler's, not a state of this machine."""
     ticks: list[Tick] = facts.run.ticks or [facts.total]
-    return 2 * sum(tick.lag_max > LONG_TURN for tick in ticks) > len(ticks)
+    return len(ticks) >= FEWEST and 2 * sum(tick.lag_max > LONG_TURN for tick in ticks) > len(ticks)
 
 
 def _never_held(facts: Facts) -> Draft | None:

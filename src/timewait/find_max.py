@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from timewait.diagnose import diagnose
+from timewait.diagnose import LIMITS, diagnose
 from timewait.experiment import Listener, stress
 from timewait.histogram import quantiles
 from timewait.plan import Plan, Rate, RateUnit
@@ -72,7 +72,7 @@ def judge(run: Run, rate: float, base: float) -> Step:
     share = total.failed / attempts if attempts else 1.0
     p99 = quantiles(total.total, (0.99,))[0]
     duration = run.plan.duration or total.seconds
-    machine = [finding.id for finding in diagnose(run) if finding.blame == "machine" and finding.id != "residue"]
+    machine = [finding.id for finding in diagnose(run) if finding.id in LIMITS and finding.blame == "machine"]
     stopped = ""
     if machine:
         stopped = machine[0]

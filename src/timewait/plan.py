@@ -126,12 +126,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def concurrency(self) -> int:
-        """Connections held in the closed loop, or the most at once in the open one."""
+        """Connections held in the closed loop, or the most at once in the open one; never more than requests."""
+        wanted = 50 if self.rate is None or self.requests_per_connection is None else 10_000
         if self.connections is not None:
-            return self.connections
-        if self.rate is None or self.requests_per_connection is None:
-            return 50
-        return 10_000
+            wanted = self.connections
+        return wanted if self.requests is None else min(wanted, self.requests)
 
     @property
     def one_shot(self) -> bool:

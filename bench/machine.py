@@ -69,6 +69,7 @@ def facts() -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "kernel": os.uname().release,
         "pinned": f"client on core {where.client}, nginx on core {where.target}{same}",
+        "congestion control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "load before": " ".join(f"{value:.2f}" for value in os.getloadavg()),
         "timewait": __version__,
         "python": platform.python_version(),

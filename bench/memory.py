@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from pathlib import Path
@@ -32,10 +31,10 @@ def memory(settings: Settings) -> Result:
     sizes = {200: 100} if settings.quick else SIZES
     figures, details, notes = [], [], []
     for connections, limit in sizes.items():
-        needed = connections + 1000
-        if settings.open_files < needed:
-            notes.append(f"{connections:,} connections left out: nginx may open {settings.open_files:,} files only.")
-            continue
+        if (workers := _workers(settings, connections)) > len(settings.cores.usable):
+            notes.append(
+                f"{connections:,} connections on {workers} workers: each may open {settings.open_files:,} files."
+            )
         held = {
             "kept, under load": [_measure(settings, connections, [f"http://{HOST}:{PORT}/"])],
             "tcp, idle": [_measure(settings, connections, [f"tcp://{HOST}:{PORT}"])],
@@ -60,11 +59,23 @@ def memory(settings: Settings) -> Result:
     )
 
 
+def _workers(settings: Settings, connections: int) -> int:
+    """One per core, as by default, or more where each may open too few files (of nginx too)."""
+    return max(len(settings.cores.usable), -(-_room(connections) // (settings.open_files - 200)))
+
+
+def _room(connections: int) -> int:
+    """nginx's worker_connections: with a sixteenth of them left it begins to end kept connections by itself
+    (ngx_drain_connections, 1.22)."""
+    return connections * 5 // 4 + 500
+
+
 def _measure(settings: Settings, connections: int, target: list[str]) -> Memory:
     patient = ["--connect-timeout", "60s", "--timeout", "60s"]
     words = [TIMEWAIT, "stress", *target, "-c", str(connections), "-d", "600", "--source", SOURCES, *patient]
-    words += ["--workers", str(min(len(os.sched_getaffinity(0)), 4)), "--no-tui"]
-    with Place(settings.cores, connections=connections + 500) as place:
+    words += ["--workers", str(_workers(settings, connections)), "--no-tui"]
+    share = _room(connections) // _workers(settings, connections) + 1
+    with Place(settings.cores, connections=share, workers=_workers(settings, connections)) as place:
         process = place.start(words, spread=True)
         try:
             limit = time.monotonic() + COMING

@@ -39,7 +39,7 @@ TIMEWAIT = str(Path(sys.executable).with_name("timewait"))
 PATIENCE = 20.0  # seconds for a program to come up
 
 _NGINX = """
-daemon off; master_process on; {user} worker_processes 1; worker_rlimit_nofile {files};
+daemon off; master_process on; {user} worker_processes {workers}; worker_rlimit_nofile {files};
 pid {folder}/pid; error_log {folder}/error.log warn;
 events {{ worker_connections {connections}; multi_accept on; accept_mutex off; }}
 http {{
@@ -47,7 +47,7 @@ http {{
   keepalive_requests 1000000000; keepalive_timeout 1h;
   client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
   uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  server {{ listen {host}:{port} backlog=4096; location / {{ return 200 "hello"; }} }}
+  server {{ listen {host}:{port} backlog=4096{each}; location / {{ return 200 "hello"; }} }}
   server {{
     listen {host}:{tls_port} ssl backlog=4096; location / {{ return 200 "hello"; }}
     ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_protocols TLSv1.2 TLSv1.3;
@@ -71,8 +71,12 @@ class Count(msgspec.Struct, frozen=True):
 class Place:
     """`with Place(cores) as place:` `place.url` answers 200 "hello"; `place.start(...)` runs a client inside."""
 
-    def __init__(self, cores: Cores, sysctls: Mapping[str, str] | None = None, connections: int = 4096) -> None:
+    def __init__(
+        self, cores: Cores, sysctls: Mapping[str, str] | None = None, connections: int = 4096, workers: int = 1
+    ) -> None:
+        """`connections` for each of nginx's `workers`."""
         self.cores = cores
+        self._workers = workers
         self._sysctls = {**SYSCTLS, **(sysctls or {})}
         self._connections = connections
         self.url = f"http://{HOST}:{PORT}/"
@@ -163,7 +167,8 @@ class Place:
         config.write_text(
             _NGINX.format(
                 folder=self.folder, host=HOST, port=PORT, tls_port=TLS_PORT, user=user, pem=pem,
-                connections=self._connections, files=self._connections + 100,
+                connections=self._connections, files=self._connections + 100, workers=self._workers,
+                each=" reuseport" if self._workers > 1 else "",
             )
         )  # fmt: skip
         words = [path("nginx"), "-p", str(self.folder), "-c", str(config), "-e", str(self.folder / "error.log")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.figures import Figure, Result
+from bench.figures import Figure, Result, Values
 from bench.place import TIMEWAIT, Place
 from bench.settings import Settings
 from bench.speed import details, saturation
@@ -48,9 +48,19 @@ def watching(settings: Settings) -> Result:
         details=[
             *details({name: found[name] for name in found if "new" in name}, by_connection=True),
             *details({name: found[name] for name in found if "kept" in name}, by_connection=False),
+            *(
+                Values(name=f"{name}: the parent's part of the core", unit="share", values=parent(found[name]))
+                for name in found
+                if name.startswith("whole")
+            ),
         ],
         notes=saturation(found),
     )
+
+
+def parent(samples: list[Sample]) -> list[float]:
+    """What the process that watches and draws used of the core, the worker's own ticks left out."""
+    return [one.cpu - one.cpu_children for one in samples]
 
 
 def _whole(place: Place, closing: str) -> list[str]:

@@ -28,7 +28,8 @@ COARSE = 0.0025  # from here on epoll_wait()'s milliseconds are fine enough
 FINE = 0.00004  # below this a sleep costs more than it saves
 BATCH = 32  # connections that may be opened between two looks at the events ...
 ARRIVAL_SECONDS = 0.004  # ... or more of them while that takes no longer than this
-FILL_SECONDS = 0.02  # in the closed loop, where the first answers would otherwise keep the rest from opening
+FILL = 512  # the same two of the closed loop, where the first answers would otherwise keep the rest from opening
+FILL_SECONDS = 0.02
 
 RDHUP = select.EPOLLRDHUP
 
@@ -175,7 +176,7 @@ def fill(engine: Engine, now: float) -> float:
     wanted = engine.asked(now)
     count = 0
     while len(engine.connections) < wanted and engine.budget > 0:
-        if count >= BATCH and clock() - now > FILL_SECONDS:
+        if count >= FILL and clock() - now > FILL_SECONDS:
             return now  # events first, then more
         count += 1
         c = engine.add_slot()

@@ -55,10 +55,15 @@ def text(results: Sequence[Result]) -> str:
 def line(figure: Figure) -> list[str]:
     """One figure as cells."""
     verdict = {True: "reached", False: "**fell short**", None: ""}[figure.reached]
-    asked = f"{figure.asked}{_suffix(figure.unit)}" if figure.asked else "report"
+    asked = _asked(figure) if figure.asked else "report"
     low, high = min(figure.values), max(figure.values)
     spread = f"{shown(low, figure.unit)} - {shown(high, figure.unit)}" if len(figure.values) > 1 else "one run"
     return [figure.what, asked, shown(figure.value, figure.unit), spread, verdict]
+
+
+def _asked(figure: Figure) -> str:
+    relation, limit = figure.asked.split()
+    return f"{relation} {float(limit):.0%}" if figure.unit == "share" else f"{figure.asked}{_suffix(figure.unit)}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -75,13 +75,19 @@ def test_the_page_shows_the_spread_and_what_fell_short() -> None:
         name="connections",
         title="New connections",
         how="Somehow.",
-        figures=[Figure(what="against wrk", unit="x", values=[0.8, 0.9, 1.3], asked=">= 1.0")],
+        figures=[
+            Figure(what="against wrk", unit="x", values=[0.8, 0.9, 1.3], asked=">= 1.0"),
+            Figure(what="watching", unit="share", values=[0.012], asked="<= 0.03"),
+            Figure(what="https", unit="x", values=[0.5]),
+        ],
         details=[Values(name="timewait", unit="connections/s", values=[12_345.6, 20_000.0])],
         machine={"kernel": "6.1", "load before": "0.10 0.20 0.30"},
         measured_at="2026-01-02T03:04:05+00:00",
     )
     page = table.text([result])
     assert "| against wrk | >= 1.0x | 0.90x | 0.80x - 1.30x | **fell short** |" in page
+    assert "| watching | <= 3% | 1.2% | one run | reached |" in page
+    assert "| https | report | 0.50x | one run |  |" in page
     assert "| timewait | 16,173 connections/s | 12,346 connections/s | 20,000 connections/s | 2 |" in page
     assert "| kernel | 6.1 |" in page
     assert "0.10 to 0.10" in page

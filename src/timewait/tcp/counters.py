@@ -1,0 +1,50 @@
+"""The counters a decision moves, as bits, under the names of /proc/net/netstat."""
+
+from __future__ import annotations
+
+PAWS_PASSIVE = 1 << 0
+PAWS_ESTAB = 1 << 1
+PAWS_TIMEWAIT = 1 << 2
+PAWS_ACTIVE = 1 << 3
+LISTEN_DROPS = 1 << 4
+LISTEN_OVERFLOWS = 1 << 5
+ACK_SKIPPED_TIMEWAIT = 1 << 6
+ACK_SKIPPED_FINWAIT2 = 1 << 7
+TW_RECYCLED = 1 << 8
+TW = 1 << 9
+TW_KILLED = 1 << 10
+TIMEWAIT_OVERFLOW = 1 << 11
+ABORT_ON_CLOSE = 1 << 12
+ABORT_ON_DATA = 1 << 13
+ABORT_ON_LINGER = 1 << 14
+ABORT_ON_MEMORY = 1 << 15
+REQ_Q_FULL_DROP = 1 << 16
+REQ_Q_FULL_DO_COOKIES = 1 << 17
+PASSIVE_OPENS = 1 << 18
+
+NAMES: dict[int, str] = {
+    PAWS_PASSIVE: "PAWSPassive",
+    PAWS_ESTAB: "PAWSEstab",
+    PAWS_TIMEWAIT: "PAWSTimewait",
+    PAWS_ACTIVE: "PAWSActive",
+    LISTEN_DROPS: "ListenDrops",
+    LISTEN_OVERFLOWS: "ListenOverflows",
+    ACK_SKIPPED_TIMEWAIT: "TCPACKSkippedTimeWait",
+    ACK_SKIPPED_FINWAIT2: "TCPACKSkippedFinWait2",
+    TW_RECYCLED: "TWRecycled",
+    TW: "TW",
+    TW_KILLED: "TWKilled",
+    TIMEWAIT_OVERFLOW: "TCPTimeWaitOverflow",
+    ABORT_ON_CLOSE: "TCPAbortOnClose",
+    ABORT_ON_DATA: "TCPAbortOnData",
+    ABORT_ON_LINGER: "TCPAbortOnLinger",
+    ABORT_ON_MEMORY: "TCPAbortOnMemory",
+    REQ_Q_FULL_DROP: "TCPReqQFullDrop",
+    REQ_Q_FULL_DO_COOKIES: "TCPReqQFullDoCookies",
+    PASSIVE_OPENS: "PassiveOpens",
+}
+
+
+def names(counters: int) -> tuple[str, ...]:
+    """The counters that rise by one, as `nstat` names them without its prefix TcpExt (PassiveOpens: Tcp)."""
+    return tuple(name for bit, name in NAMES.items() if counters & bit)

@@ -1,0 +1,247 @@
+"""A segment meets a TIME_WAIT of its five-tuple.
+
+`tcp_timewait_state_process()`, net/ipv4/tcp_minisocks.c, and the switch over its result in `tcp_v4_rcv()`,
+net/ipv4/tcp_ipv4.c. The order of the tests is the kernel's, for each of them decides only what the ones before left.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from timewait.tcp import counters
+from timewait.tcp import rulebook as rule
+from timewait.tcp.action import Action
+from timewait.tcp.knobs import Knobs
+from timewait.tcp.profiles import Rules
+from timewait.tcp.recycle import creates_at_fin, writes
+from timewait.tcp.segment import ACK, FIN, RST, SYN, Segment, after, end_seq, in_window, s32, u32
+
+TCP_TIMEWAIT_LEN = 60_000  # ms, include/net/tcp.h; no sysctl changes it
+TCP_PAWS_MSL = 60  # s
+
+
+class TimeWait(NamedTuple):
+    """A socket in TIME_WAIT (`struct tcp_timewait_sock`); its peer sent `ts` last, in second `stamp`."""
+
+    rcv_nxt: int = 0
+    snd_nxt: int = 0
+    ts: int = 0  # tw_ts_recent
+    stamp: int = 0  # tw_ts_recent_stamp, s; 0: the connection had no timestamps
+    fin_wait2: bool = False  # substate: we have sent our FIN, the peer has not
+    entered_ms: int = 0  # tw_entry_stamp, monotonic ms (6.14+)
+    last_ack_ms: int = 0  # tw_last_oow_ack_time: the last ACK that counts for tcp_invalid_ratelimit; 0: none
+    loopback: bool = False  # on device lo, or an end in 127.0.0.0/8 or ::1
+    rcv_wnd: int = 65535  # tw_rcv_wnd, bytes
+    timeout_ms: int = TCP_TIMEWAIT_LEN  # tw_timeout: less with tcp_tw_recycle
+    ipv6: bool = False
+
+
+class Answer(NamedTuple):
+    """What happens to the segment, to the TIME_WAIT and to the counters."""
+
+    action: int  # an Action
+    rearm_ms: int  # the timer starts again and runs this long; 0: it runs on as it was
+    counters: int  # bits of timewait.tcp.counters
+    rule: int  # which rule decided: a key of rulebook.RULES
+    isn: int  # initial sequence number of our SYN-ACK, for an accepted SYN; else 0
+    gone: bool  # the TIME_WAIT is no more
+    remembers: bool  # the peer's record is written with tw.ts and tw.stamp (tcp_tw_recycle)
+    tw: TimeWait  # the TIME_WAIT afterwards
+
+    @property
+    def rearm_seconds(self) -> float:
+        """`rearm_ms` in seconds."""
+        return self.rearm_ms / 1000
+
+
+def next_isn(snd_nxt: int) -> int:
+    """The initial sequence number that follows a TIME_WAIT: beyond any window of the old connection, and never 0."""
+    return u32(snd_nxt + 65537) or 1
+
+
+def is_rejected(rules: Rules, tw: TimeWait, tsval: int, rst: bool, now_s: int) -> bool:
+    """PAWS: the timestamp is older than the stored one (no tick of grace here). `tcp_paws_reject()`, net/tcp.h.
+
+    It does not reject once the stored one is so old that it may have wrapped, and never a RST after 60 s.
+    """
+    if s32(tw.ts - tsval) <= 0 or now_s >= tw.stamp + rules.paws_wrap_s:
+        return False
+    if rules.zero_ts_passes and tw.ts == 0:
+        return False
+    return not (rst and now_s >= tw.stamp + TCP_PAWS_MSL)
+
+
+def answer(
+    rules: Rules,
+    knobs: Knobs,
+    tw: TimeWait,
+    segment: Segment,
+    now_s: int,
+    now_ms: int,
+    listening: bool = True,
+    accept_queue_full: bool = False,
+    young: int = 2,
+    known: bool = True,
+) -> Answer:
+    """What the segment brings about.
+
+    `now_s` is on the clock of `tw.stamp`, `now_ms` on that of `tw.last_ack_ms` and `tw.entered_ms`. `listening`: a
+    socket listens on the address and port. `accept_queue_full`, `young`: its accept queue, and how many requests in
+    its SYN queue were never sent a second SYN-ACK. `known`: the peer has a record already (tcp_tw_recycle).
+    """
+    saw = tw.stamp != 0 and segment.has_ts and knobs.tcp_timestamps != 0
+    flags = segment.flags
+    rejected = saw and is_rejected(rules, tw, segment.tsval, flags & RST != 0, now_s)
+    if tw.fin_wait2:
+        return _in_fin_wait2(rules, knobs, tw, segment, now_s, now_ms, saw, rejected, known)
+
+    if not rejected and segment.seq == tw.rcv_nxt and (flags & RST or end_seq(segment) == segment.seq):
+        return _in_place(rules, knobs, tw, segment, now_s, saw)
+
+    opens = flags & SYN and not flags & (RST | ACK) and not rejected
+    if opens:
+        newer = saw and s32(tw.ts - segment.tsval) < 0
+        if newer or after(segment.seq, tw.rcv_nxt):
+            return _opens(rules, tw, newer, listening, accept_queue_full, young)
+
+    counted = rules.tw_paws_counter if rejected else 0
+    if flags & RST:
+        return Answer(Action.IGNORE, 0, counted, rule.RST_ELSEWHERE, 0, False, False, tw)
+    rearm = TCP_TIMEWAIT_LEN if rejected or flags & ACK else 0
+    why = rule.TW_PAWS if rejected else rule.SYN_OLD_SEQ if opens else rule.TW_OUT_OF_WINDOW
+    return _acks(rules, knobs, tw, segment, now_ms, why, rearm, counted, counters.ACK_SKIPPED_TIMEWAIT)
+
+
+def _in_place(rules: Rules, knobs: Knobs, tw: TimeWait, segment: Segment, now_s: int, saw: bool) -> Answer:
+    """A RST or an empty segment exactly at rcv_nxt."""
+    rearm, why = TCP_TIMEWAIT_LEN, rule.TW_BARE_ACK
+    if segment.flags & RST:
+        if knobs.tcp_rfc1337 == 0:
+            return Answer(Action.KILL, 0, 0, rule.RST_KILLS, 0, True, False, tw)
+        rearm, why = TCP_TIMEWAIT_LEN if rules.rfc1337_rearms else 0, rule.RST_RFC1337
+    if saw:
+        tw = stored(tw, segment.tsval, now_s)
+    return Answer(Action.IGNORE, rearm, 0, why, 0, False, False, tw)
+
+
+def _opens(rules: Rules, tw: TimeWait, newer: bool, listening: bool, accept_queue_full: bool, young: int) -> Answer:
+    """A SYN that may open the next connection of the five-tuple (TCP_TW_SYN).
+
+    Its TIME_WAIT is removed before the listener looks at it, and the listener skips the checks of an ordinary SYN
+    but for the accept queue: what is dropped there has cost the TIME_WAIT all the same.
+    """
+    if not listening:
+        return Answer(Action.ACK, 0, 0, rule.NO_LISTENER, 0, False, False, tw)
+    if accept_queue_full and (young > 1 or not rules.accept_queue_young):
+        counted = counters.LISTEN_OVERFLOWS | counters.LISTEN_DROPS if rules.counts_overflow else 0
+        return Answer(Action.DROP, 0, counted, rule.ACCEPT_QUEUE_FULL, 0, True, False, tw)
+    why = rule.SYN_NEWER_TS if newer else rule.SYN_HIGHER_SEQ
+    return Answer(Action.ACCEPT, 0, 0, why, next_isn(tw.snd_nxt), True, False, tw)
+
+
+def _in_fin_wait2(
+    rules: Rules,
+    knobs: Knobs,
+    tw: TimeWait,
+    segment: Segment,
+    now_s: int,
+    now_ms: int,
+    saw: bool,
+    rejected: bool,
+    known: bool,
+) -> Answer:
+    """The substate of an orphan whose peer has not sent its FIN yet."""
+    flags, end = segment.flags, end_seq(segment)
+    if rejected or not in_window(segment.seq, end, tw.rcv_nxt, u32(tw.rcv_nxt + tw.rcv_wnd)):
+        why = rule.FW2_PAWS if rejected else rule.FW2_OUT_OF_WINDOW
+        return _acks(rules, knobs, tw, segment, now_ms, why, 0, 0, counters.ACK_SKIPPED_FINWAIT2)
+    if flags & RST:
+        return Answer(Action.KILL, 0, 0, rule.FW2_RST, 0, True, False, tw)
+    if flags & SYN and not after(tw.rcv_nxt, segment.seq):
+        return Answer(Action.RESET, 0, 0, rule.FW2_SYN, 0, True, False, tw)
+    if not flags & ACK or not after(end, tw.rcv_nxt) or end == segment.seq:
+        return Answer(Action.IGNORE, 0, 0, rule.FW2_NOTHING_NEW, 0, False, False, tw)
+    if not flags & FIN or end != u32(tw.rcv_nxt + 1):
+        return Answer(Action.RESET, 0, 0, rule.FW2_DATA, 0, True, False, tw)
+    tw = ended(tw, end)
+    if saw:
+        tw = stored(tw, segment.tsval, now_s, now_ms)
+    remembers = writes(rules, knobs, tw.stamp, tw.ipv6, known, creates_at_fin(rules))
+    rearm = tw.timeout_ms if remembers else TCP_TIMEWAIT_LEN
+    return Answer(Action.ACK, rearm, 0, rule.FW2_FIN, 0, False, remembers, tw)
+
+
+def _acks(
+    rules: Rules,
+    knobs: Knobs,
+    tw: TimeWait,
+    segment: Segment,
+    now_ms: int,
+    why: int,
+    rearm: int,
+    counted: int,
+    skipped: int,
+) -> Answer:
+    """An ACK, unless one left less than tcp_invalid_ratelimit ago; `tcp_oow_rate_limited()`, tcp_input.c.
+
+    Only SYNs and empty segments are held to it: two ends that answer each other's ACKs would never stop.
+    """
+    if rules.limits_acks and (segment.flags & SYN or end_seq(segment) == segment.seq):
+        if tw.last_ack_ms and 0 <= now_ms - tw.last_ack_ms < knobs.tcp_invalid_ratelimit:
+            return Answer(Action.IGNORE, rearm, counted | skipped, rule.ACK_LIMITED, 0, False, False, tw)
+        tw = acked(tw, now_ms)
+    return Answer(Action.ACK, rearm, counted, why, 0, False, False, tw)
+
+
+# The three ways a TIME_WAIT changes, field by field: compiled code has no `_replace`.
+
+
+def stored(tw: TimeWait, tsval: int, now_s: int, entered_ms: int = -1) -> TimeWait:
+    """With another timestamp of the peer, stored now; `entered_ms` -1 leaves the entry as it was."""
+    return TimeWait(
+        tw.rcv_nxt,
+        tw.snd_nxt,
+        tsval,
+        now_s,
+        tw.fin_wait2,
+        tw.entered_ms if entered_ms < 0 else entered_ms,
+        tw.last_ack_ms,
+        tw.loopback,
+        tw.rcv_wnd,
+        tw.timeout_ms,
+        tw.ipv6,
+    )
+
+
+def ended(tw: TimeWait, rcv_nxt: int) -> TimeWait:
+    """Out of FIN_WAIT2: the peer's FIN has been counted."""
+    return TimeWait(
+        rcv_nxt,
+        tw.snd_nxt,
+        tw.ts,
+        tw.stamp,
+        False,
+        tw.entered_ms,
+        tw.last_ack_ms,
+        tw.loopback,
+        tw.rcv_wnd,
+        tw.timeout_ms,
+        tw.ipv6,
+    )
+
+
+def acked(tw: TimeWait, now_ms: int) -> TimeWait:
+    """With an ACK sent now."""
+    return TimeWait(
+        tw.rcv_nxt,
+        tw.snd_nxt,
+        tw.ts,
+        tw.stamp,
+        tw.fin_wait2,
+        tw.entered_ms,
+        now_ms,
+        tw.loopback,
+        tw.rcv_wnd,
+        tw.timeout_ms,
+        tw.ipv6,
+    )

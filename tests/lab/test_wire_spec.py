@@ -30,7 +30,7 @@ def test_the_ready_made_drops_are_valid() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"delay": -1}, "delay=-1: 0 to 60 seconds"),
+        ({"delay": -1}, "delay=-1.0: 0 to 60 seconds"),
         ({"jitter": 61.0}, "jitter=61.0"),
         ({"loss": 1.5}, "loss=1.5: a share is between 0 and 1"),
         ({"reorder": -0.1}, "reorder=-0.1"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NetlinkError", "add_address", "add_route", "join", "set_sysctl", "up"]
 
-_IFA_F_NODAD = 2  # linux/if_addr.h: usable at once; on a link of two there is nobody to ask for a duplicate
+IFA_F_NODAD = 2  # linux/if_addr.h: usable at once; on a link of two there is nobody to ask for a duplicate
 
 
 def join(first: Namespace, first_name: str, second: Namespace, second_name: str) -> None:
@@ -35,7 +35,7 @@ def up(name: str) -> None:
 def add_address(name: str, address: str) -> None:
     """Gives an interface an address with its prefix length, `10.0.0.1/24` or `fd00::1/64`, usable at once."""
     interface = ipaddress.ip_interface(address)
-    flags = {"flags": _IFA_F_NODAD} if interface.version == 6 else {}
+    flags = {"flags": IFA_F_NODAD} if interface.version == 6 else {}
     with IPRoute() as netlink:
         index = _index(netlink, name)
         netlink.addr("add", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen, **flags)

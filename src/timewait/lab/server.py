@@ -37,6 +37,8 @@ class Server:
         self._counts = memoryview(shared).cast("Q")
         with socket.socket(family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # "::" leaves IPv4 to a server of its own, whose sockets then count as IPv4
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
             listener.bind((address, port))
             listener.listen(_BACKLOG)
@@ -52,6 +54,11 @@ class Server:
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def status(self) -> int | None:
+        """Exit status of its process (-N: killed by signal N); None while it runs."""
+        return self._child.wait(0)
 
     def counts(self) -> Counts:
         """As of the last turn of its loop; still there after `stop`."""

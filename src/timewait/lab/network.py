@@ -1,0 +1,204 @@
+"""A topology built: namespaces, links, addresses, routes, sysctls, NAT; gone with the process.
+
+Call `enter()` once before `build`. Only descriptors of this process hold the namespaces, and the programs inside are
+killed with it, so nothing is left behind however it ends.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+from timewait.lab import links, nat, processes
+from timewait.lab.namespaces import Namespace
+from timewait.lab.processes import Process
+from timewait.lab.server import BODY, Server
+from timewait.lab.topology import Host, Link, Topology, TopologyError, unknown
+
+_FORWARDING = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+
+
+class LabHost:
+    """A host that is up."""
+
+    def __init__(self, host: Host, namespace: Namespace, addresses: list[str]) -> None:
+        self.host = host
+        self.name = host.name
+        self.namespace = namespace
+        self.addresses = addresses  # without prefix length, in the topology's order: IPv4 before IPv6
+        self.watched: list[Callable[[], str | None]] = []  # each says how a process ended, or None
+        self._ended = ExitStack()
+
+    def __repr__(self) -> str:
+        return f"<LabHost {self.name} {' '.join(self.addresses)}>"
+
+    @property
+    def address(self) -> str:
+        """Its first IPv4 address."""
+        return next(address for address in self.addresses if ":" not in address)
+
+    @property
+    def address6(self) -> str:
+        """Its first IPv6 address."""
+        return next(address for address in self.addresses if ":" in address)
+
+    def entered(self) -> AbstractContextManager[None]:
+        """The calling thread is inside, as `Namespace.entered` says."""
+        return self.namespace.entered()
+
+    def run(self, words: Sequence[str], *, input: str | None = None, timeout: float = 30.0) -> str:
+        """Runs a command inside to its end; what it printed. Raises ProgramError when it fails, with its words."""
+        with self.entered():
+            done = subprocess.run(list(words), input=input, capture_output=True, text=True, timeout=timeout)
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            reason = said[-1] if said else f"exit status {done.returncode}"
+            raise processes.ProgramError(f"{' '.join(words)} on {self.name}: {reason}")
+        return done.stdout
+
+    def start(
+        self,
+        words: Sequence[str],
+        *,
+        name: str = "",
+        keep: Iterable[int] = (),
+        prepare: Callable[[], None] = lambda: None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Starts a program inside, as `processes.start` says; it ends with the network and is told of in `died`."""
+        title = f"{name or Path(words[0]).name} on {self.name}"
+        with self.entered():
+            process = processes.start(title, words, keep=keep, prepare=prepare, environment=environment)
+        self._ended.callback(process.close)
+        self.watched.append(process.died)
+        return process
+
+    def serve(self, port: int = 80, body: bytes = BODY, address: str = "") -> list[Server]:
+        """Starts the lab's server on every address, or on one; it closes first when it is asked to."""
+        servers = []
+        for one in [address] if address else ["0.0.0.0", "::"] if _has_ipv6() else ["0.0.0.0"]:
+            with self.entered():
+                server = Server(one, port, body)
+            self._ended.callback(server.stop)
+            self.watched.append(lambda server=server: _server_died(self.name, server))  # type: ignore[misc]
+            servers.append(server)
+        return servers
+
+    def sysctl(self, name: str) -> str:
+        with self.entered():
+            return Path("/proc/sys", name.replace(".", "/")).read_text().strip()
+
+    def set_sysctl(self, name: str, value: str) -> None:
+        """Raises OSError: FileNotFoundError where the kernel has none of that name."""
+        with self.entered():
+            links.set_sysctl(name, value)
+
+    def close(self) -> None:
+        self.watched.clear()
+        self._ended.close()
+
+
+class Network:
+    """What `build` gives: hosts by name."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.hosts: dict[str, LabHost] = {}
+
+    def __getitem__(self, name: str) -> LabHost:
+        """Raises TopologyError, naming the nearest, where there is no such host."""
+        if name not in self.hosts:
+            raise TopologyError(unknown("host", name, self.hosts))
+        return self.hosts[name]
+
+    def died(self) -> list[str]:
+        """One sentence about each process of ours that has ended by itself: `nginx on balancer was ended by ...`."""
+        return [told for host in self.hosts.values() for watch in host.watched if (told := watch())]
+
+
+@contextmanager
+def build(topology: Topology) -> Iterator[Network]:
+    """Builds it; all programs started in it and all its namespaces end with the context.
+
+    Raises MissingProgramError where NAT needs `nft` and there is none, TopologyError for a sysctl that this kernel
+    does not have or refuses, and OSError or NetlinkError of the kernel (PermissionError: `enter()` was not called).
+    """
+    network = Network(topology)
+    with ExitStack() as stack:
+        sockets: dict[str, IPRoute] = {}
+        for host in topology.hosts:
+            namespace = stack.enter_context(Namespace(host.name))
+            addresses = [address.partition("/")[0] for end in topology.ends(host.name) for address in end.addresses]
+            addresses.sort(key=lambda address: ":" in address)
+            lab_host = LabHost(host, namespace, addresses)
+            network.hosts[host.name] = lab_host
+            stack.callback(lab_host.close)
+        with ExitStack() as while_building:
+            for host in topology.hosts:
+                with network[host.name].entered():
+                    sockets[host.name] = while_building.enter_context(IPRoute())
+            for link in topology.links:
+                _join(network, sockets, link)
+            for host in topology.hosts:
+                _configure(network[host.name], sockets[host.name])
+        yield network
+
+
+def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
+    one, other = link.ends
+    peer = {"ifname": other.interface, "net_ns_fd": network[other.host].namespace.fd}
+    sockets[one.host].link("add", ifname=one.interface, kind="veth", peer=peer)
+    for end in link.ends:
+        netlink = sockets[end.host]
+        index = netlink.link_lookup(ifname=end.interface)[0]
+        for address in end.addresses:
+            interface = ipaddress.ip_interface(address)
+            if interface.version == 6 and not _has_ipv6():
+                continue
+            flags = {"flags": links.IFA_F_NODAD} if interface.version == 6 else {}
+            netlink.addr(
+                "add", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen, **flags
+            )
+        netlink.link("set", index=index, state="up")
+
+
+def _configure(host: LabHost, netlink: IPRoute) -> None:
+    for route in host.host.routes:
+        if ":" not in route.via or _has_ipv6():
+            netlink.route("add", dst=route.network, gateway=route.via)
+    forwards = host.host.nat is not None or host.host.forward is not None
+    wishes = {**(_FORWARDING if forwards else {}), **host.host.sysctls}
+    if host.host.ports:
+        wishes["net.ipv4.ip_local_port_range"] = f"{host.host.ports[0]} {host.host.ports[1]}"
+    for name, value in wishes.items():
+        _set(host, name, value)
+    for name, value in nat.apply(host.host, host.run).items():  # the sysctls exist once conntrack is at work
+        _set(host, name, value)
+
+
+def _set(host: LabHost, name: str, value: str) -> None:
+    try:
+        host.set_sysctl(name, value)
+    except FileNotFoundError:
+        if name.startswith("net.ipv6.") and not _has_ipv6():
+            return
+        raise TopologyError(
+            f"this kernel ({os.uname().release}) has no sysctl {name}, set on {host.name!r}"
+        ) from None
+    except OSError as error:
+        raise TopologyError(f"{name}={value} on {host.name!r} is refused: {error.strerror}") from None
+
+
+def _has_ipv6() -> bool:
+    return Path("/proc/sys/net/ipv6").exists()
+
+
+def _server_died(host: str, server: Server) -> str | None:
+    status = server.status
+    return None if status is None else f"the server on {host} ended (status {status})"

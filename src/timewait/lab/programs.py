@@ -1,0 +1,249 @@
+"""nginx and HAProxy inside a host: the balancers that people run, told exactly who shall close what.
+
+Each runs as one process that dies with ours. Its configuration lies in memory, what it must write goes to a tmpfs
+that only it can see, and its log into memory: nothing is left in the file system, however it ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from timewait.lab.processes import Process, ProgramError, find
+
+if TYPE_CHECKING:
+    from timewait.lab.network import LabHost
+
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x00020000, 0x4000, 1 << 18  # linux/sched.h, linux/mount.h
+_libc = ctypes.CDLL(None, use_errno=True)
+_READY = 10.0  # seconds given to a program to listen
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
+
+
+class Upstream(StrEnum):
+    """Who ends the balancer's connection to a server, and how."""
+
+    SERVER = "server"  # the balancer asks for `Connection: close` and the server's FIN comes first
+    FIN = "fin"  # the balancer's FIN first, once it has the answer
+    RESET = "reset"  # the balancer's RST, once it has the answer
+    POOL = "pool"  # nobody: it is kept and used again
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What a balancer shall do. Times are whole seconds."""
+
+    servers: tuple[str, ...] = ()  # "10.2.1.2:80"; none: it answers itself, with `body`
+    port: int = 80
+    body: str = "hello\n"
+    keepalive: int = 75  # an idle client connection is kept this long; 0: closed after every answer
+    reset_clients: bool = False  # its end of a client connection is FIN and RST at once, which leaves no TIME_WAIT
+    upstream: Upstream = Upstream.SERVER
+    sources: tuple[str, ...] = ()  # its addresses toward the servers, in turn; none: the kernel's choice
+    backlog: int = 4096  # of listen(); net.core.somaxconn may be less
+
+
+def nginx(host: LabHost, settings: Settings) -> Process:
+    """Starts nginx in `host` and waits until it listens. Raises MissingProgramError, or ProgramError."""
+    path = find("nginx", "nginx")
+    if settings.upstream is Upstream.RESET and settings.servers:
+        raise ProgramError("nginx cannot end a server's connection by RST; HAProxy can")
+    if settings.reset_clients:
+        raise ProgramError("nginx cannot end a client's connection by RST; HAProxy can")
+    folder = _private_folder()
+    return _start(
+        host,
+        "nginx",
+        lambda file: [path, "-p", folder, "-e", "stderr", "-c", file],
+        _nginx_text(settings, folder),
+        lambda: _mount_private(folder),
+        settings.port,
+    )
+
+
+def haproxy(host: LabHost, settings: Settings) -> Process:
+    """Starts HAProxy in `host` and waits until it listens. Raises as `nginx` does."""
+    path = find("haproxy", "haproxy")
+    if settings.upstream is Upstream.FIN and settings.servers:
+        raise ProgramError("HAProxy ends a server's connection by RST, never by FIN first; nginx can")
+    return _start(
+        host, "haproxy", lambda file: [path, "-db", "-f", file], _haproxy_text(settings), lambda: None, settings.port
+    )
+
+
+BALANCERS: dict[str, Callable[[LabHost, Settings], Process]] = {"nginx": nginx, "haproxy": haproxy}
+
+
+def _start(
+    host: LabHost,
+    name: str,
+    command: Callable[[str], list[str]],
+    text: str,
+    prepare: Callable[[], None],
+    port: int,
+) -> Process:
+    config = os.memfd_create(f"{name}.conf", os.MFD_CLOEXEC)
+    try:
+        os.write(config, text.encode())
+        process = host.start(
+            command(f"/proc/self/fd/{config}"),
+            name=name,
+            keep=[config],
+            prepare=lambda: _prepare(prepare),
+        )
+    finally:
+        os.close(config)
+    _wait_until_listening(host, process, port)
+    return process
+
+
+def _wait_until_listening(host: LabHost, process: Process, port: int) -> None:
+    limit = time.monotonic() + _READY
+    with host.entered():
+        while not _listens(port):
+            ended = process.wait(0.005) is not None
+            if ended or time.monotonic() > limit:
+                how = "ended" if ended else f"does not listen on port {port} after {_READY:.0f} s"
+                raise ProgramError(f"{process.name} {how}: {process.log() or 'it wrote no log'}")
+
+
+def _listens(port: int) -> bool:
+    """Whether a TCP socket listens on this port, in the namespace the calling thread is in (proc(5))."""
+    wanted = f":{port:04X}"
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path("/proc/thread-self/net", table).read_text().splitlines()[1:]
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        if any(words[1].endswith(wanted) and words[3] == _LISTEN for words in map(str.split, lines)):
+            return True
+    return False
+
+
+def _private_folder() -> str:
+    """An existing folder to mount over; it must not hold what the program needs to start."""
+    for name in ("/mnt", "/media", "/srv", "/tmp"):
+        if Path(name).is_dir():
+            return name
+    raise ProgramError("there is no /mnt, /media, /srv or /tmp to lay a private folder over")
+
+
+def _mount_private(folder: str) -> None:
+    """In the child: a mount namespace of its own, and in it an empty tmpfs over `folder`."""
+    for failed, what in (
+        (_libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS)"),
+        (_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate /"),
+        (_libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"mode=700"), f"mount tmpfs on {folder}"),
+    ):
+        if failed:
+            raise OSError(ctypes.get_errno(), what)
+
+
+def _prepare(further: Callable[[], None]) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    further()
+
+
+def _nginx_text(settings: Settings, folder: str) -> str:
+    listens = [f"listen {address}:{settings.port} backlog={settings.backlog};" for address in _listening()]
+    if not settings.servers:
+        body = settings.body.replace("\n", "\\n")
+        front, place = "", f'return 200 "{body}";'
+    else:
+        front, place = _nginx_upstream(settings)
+    return f"""daemon off; master_process off; pid {folder}/pid; lock_file {folder}/lock; error_log stderr warn;
+worker_rlimit_nofile {_open_files()};
+events {{ worker_connections {min(20_000, _open_files() // 2)}; multi_accept on; accept_mutex off; }}
+http {{
+  access_log off; default_type text/plain; tcp_nodelay on;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  keepalive_timeout {settings.keepalive}; keepalive_requests 1000000000;
+  {front}
+  server {{
+    {" ".join(listens)}
+    location / {{ {place} }}
+  }}
+}}
+"""
+
+
+def _nginx_upstream(settings: Settings) -> tuple[str, str]:
+    """The block before `server`, and what stands in `location`."""
+    names = " ".join(f"server {server} max_fails=0;" for server in settings.servers)
+    pool = " keepalive 256; keepalive_requests 1000000000;" if settings.upstream is Upstream.POOL else ""
+    front = f"upstream servers {{ {names}{pool} }}"
+    place = "proxy_pass http://servers; proxy_next_upstream off;"
+    if settings.upstream is not Upstream.SERVER:  # nobody is asked to close, so nginx does, or keeps it
+        place += ' proxy_http_version 1.1; proxy_set_header Connection "";'
+    if settings.sources:
+        share = 100 / len(settings.sources)
+        shares = [f"{share:.2f}% {source};" for source in settings.sources[:-1]] + [f"* {settings.sources[-1]};"]
+        front += f' split_clients "$connection.$connection_requests" $source {{ {" ".join(shares)} }}'
+        place += " proxy_bind $source;"
+    return front, place
+
+
+def _haproxy_text(settings: Settings) -> str:
+    binds = [f"bind {address.strip('[]')}:{settings.port} backlog {settings.backlog}" for address in _listening()]
+    lines = [f"  {bind}" for bind in binds]
+    if settings.keepalive:
+        lines.append(f"  timeout http-keep-alive {settings.keepalive}s")
+    else:
+        lines.append("  option httpclose")
+    if settings.reset_clients:
+        lines.append("  option nolinger")
+    if settings.servers:
+        lines += [f"  {line}" for line in _haproxy_servers(settings)]
+    else:
+        body = settings.body.replace("\n", "\\n")
+        lines.append(f'  http-request return status 200 content-type text/plain string "{body}"')
+    connections = max(100, min(20_000, _open_files() // 2 - 100))
+    return f"""global
+  nbthread 1
+  maxconn {connections}
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  timeout http-request 60s
+  retries 0
+listen balancer
+  maxconn {connections}
+{chr(10).join(lines)}
+"""
+
+
+def _haproxy_servers(settings: Settings) -> list[str]:
+    lines = ["balance roundrobin"]
+    if settings.upstream is Upstream.POOL:
+        lines.append("http-reuse always")
+    else:
+        lines += ["option http-server-close", "http-reuse never"]
+    if settings.upstream is Upstream.RESET:  # the server is not asked to close, and HAProxy resets what it ends
+        lines.append("option http-pretend-keepalive")
+    for number, (server, source) in enumerate(
+        (server, source) for server in settings.servers for source in settings.sources or ("",)
+    ):
+        lines.append(f"server s{number} {server}" + (f" source {source}" if source else ""))
+    return lines
+
+
+def _listening() -> list[str]:
+    """Every address, a socket for each family, so that an IPv4 connection counts as one."""
+    if not Path("/proc/sys/net/ipv6").exists():
+        return ["0.0.0.0"]
+    return ["0.0.0.0", "[::]"]
+
+
+def _open_files() -> int:
+    return min(200_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])

@@ -20,7 +20,8 @@ ABORT_ON_LINGER = 1 << 14
 ABORT_ON_MEMORY = 1 << 15
 REQ_Q_FULL_DROP = 1 << 16
 REQ_Q_FULL_DO_COOKIES = 1 << 17
-PASSIVE_OPENS = 1 << 18
+PAWS_OLD_ACK = 1 << 18
+SYNCOOKIES_SENT = 1 << 19
 
 NAMES: dict[int, str] = {
     PAWS_PASSIVE: "PAWSPassive",
@@ -41,10 +42,11 @@ NAMES: dict[int, str] = {
     ABORT_ON_MEMORY: "TCPAbortOnMemory",
     REQ_Q_FULL_DROP: "TCPReqQFullDrop",
     REQ_Q_FULL_DO_COOKIES: "TCPReqQFullDoCookies",
-    PASSIVE_OPENS: "PassiveOpens",
+    PAWS_OLD_ACK: "PAWSOldAck",
+    SYNCOOKIES_SENT: "SyncookiesSent",
 }
 
 
 def names(counters: int) -> tuple[str, ...]:
-    """The counters that rise by one, as `nstat` names them without its prefix TcpExt (PassiveOpens: Tcp)."""
+    """The counters that rise by one, as `nstat` names them without its prefix TcpExt."""
     return tuple(name for bit, name in NAMES.items() if counters & bit)

@@ -15,6 +15,7 @@ from timewait.tcp.release import Release
 HOST_WIDE, PER_ADDRESSES, PER_TUPLE = 0, 1, 2  # what the offset of a TSval belongs to
 LINEAR, LINEAR_EVEN, TWO_PASSES, PERTURBED = 0, 1, 2, 3  # how connect() searches for a port
 SECONDS_2, SECONDS_1, DELAY = 0, 1, 2  # how old a TIME_WAIT must be for tcp_tw_reuse
+WHEELS, EXACT_TIMER, LAZY_TIMER = 0, 1, 2  # what ends a TIME_WAIT
 NO_RECORD, INET_PEER, METRICS, METRICS_PAIR = 0, 1, 2, 3  # where tcp_tw_recycle keeps what it knows of a peer
 
 DAYS_24, INT_MAX_US = 24 * 86400, 2147  # TCP_PAWS_24DAYS; TCP_PAWS_WRAP = INT_MAX / USEC_PER_SEC since 6.7
@@ -29,17 +30,19 @@ class Rules(NamedTuple):
     rfc1337_rearms: bool = False  # with tcp_rfc1337 an ignored RST starts the 60 s again
     limits_acks: bool = True  # tcp_invalid_ratelimit
     tw_paws_counter: int = counters.PAWS_ESTAB
+    old_ack_counter: int = counters.PAWS_ESTAB  # an old pure ACK of an open connection
     # a SYN at a listener: tcp_conn_request()
     accept_queue_young: bool = False  # a full accept queue drops only while more than one young request waits
-    counts_overflow: bool = True  # ListenOverflows and ListenDrops at a full accept queue
+    counts_listen_drops: bool = True  # ListenDrops, and ListenOverflows at a full accept queue
+    counts_syn_queue: bool = True  # TCPReqQFullDoCookies, TCPReqQFullDrop
+    cookie_counts_drop: bool = False  # ListenDrops also rises for a SYN answered by a cookie
     cookies_always: bool = True  # tcp_syncookies=2 is understood
     # tcp_tw_recycle
     record_store: int = NO_RECORD
     record_without_ts_drops: bool = False  # a SYN without timestamps is dropped while the record is fresh
     record_ipv6: bool = False
-    recycle_counts_drop: bool = False  # ListenDrops beside PAWSPassive
     # how long TIME_WAIT lasts: tcp_time_wait(), inet_twsk_schedule()
-    two_wheels: bool = False
+    timer: int = LAZY_TIMER
     counts_at_entry: bool = False  # TW and TWKilled are counted when TIME_WAIT is entered, not when it ends
     counts_bucket_overflow: bool = True
     hz: int = 1000  # a build option; 1000 in RHEL and in the x86 defconfig
@@ -51,12 +54,15 @@ class Rules(NamedTuple):
     # the search for a port: __inet_hash_connect()
     port_search: int = PERTURBED
     knows_reserved_ports: bool = True
+    own_range_by_one: bool = False  # a socket with IP_LOCAL_PORT_RANGE tries every port of it in turn
     sole_owner_unchecked: bool = False  # a bound port nobody else has is hashed without looking for a TIME_WAIT
     # timestamps on the wire
     ts_in_ms: bool = True  # 1 ms ticks; otherwise jiffies
     ts_offset: int = PER_ADDRESSES
+    knows_usec_ts: bool = False  # the route feature tcp_usec_ts
     # SYNs that get no answer: tcp_retransmit_timer(), tcp_rcv_synsent_state_process()
     syn_rto_ms: int = 1000
+    ack_must_be_next: bool = False  # only an ACK of exactly our SYN is acceptable
     fast_syn_resend: bool = True  # two jiffies after an unacceptable ACK
     monotonic_seconds: bool = True  # the clock of whole seconds; the wall clock otherwise
 
@@ -79,10 +85,11 @@ _2_6_32 = Rules(
     rfc1337_rearms=True,
     limits_acks=False,
     accept_queue_young=True,
-    counts_overflow=False,
+    counts_listen_drops=False,
+    counts_syn_queue=False,
     cookies_always=False,
     record_store=INET_PEER,
-    two_wheels=True,
+    timer=WHEELS,
     counts_bucket_overflow=False,
     reuse_age=SECONDS_2,
     reuse_loopback=False,
@@ -94,6 +101,7 @@ _2_6_32 = Rules(
     ts_in_ms=False,
     ts_offset=HOST_WIDE,
     syn_rto_ms=3000,
+    ack_must_be_next=True,
     fast_syn_resend=False,
     monotonic_seconds=False,
 )
@@ -105,12 +113,14 @@ _EL6 = _2_6_32._replace(
     syn_rto_ms=1000,
 )
 _3_10 = _EL6._replace(
-    counts_overflow=True,
+    counts_listen_drops=True,
+    counts_syn_queue=True,
+    cookie_counts_drop=True,
     record_store=METRICS,
     record_ipv6=True,
-    recycle_counts_drop=True,
     counts_bucket_overflow=True,
     port_search=LINEAR,
+    ack_must_be_next=False,
 )
 _EL7 = _3_10._replace(
     rfc1337_rearms=False,
@@ -120,14 +130,12 @@ _EL7 = _3_10._replace(
     record_without_ts_drops=True,
     port_search=LINEAR_EVEN,
 )
-_4_1 = _EL7._replace(rfc1337_rearms=True, two_wheels=False, port_search=LINEAR)
-_4_9 = _4_1._replace(port_search=TWO_PASSES)
+_4_1 = _EL7._replace(rfc1337_rearms=True, timer=EXACT_TIMER, port_search=LINEAR)
+_4_9 = _4_1._replace(cookie_counts_drop=False, timer=LAZY_TIMER, port_search=TWO_PASSES)
 _4_10_1 = _4_9._replace(ts_offset=PER_TUPLE)
 _4_10_17 = _4_9._replace(ts_offset=PER_ADDRESSES)
 _4_11 = _4_10_17._replace(accept_queue_young=False)
-_4_12 = _4_11._replace(
-    record_store=NO_RECORD, record_without_ts_drops=False, record_ipv6=False, recycle_counts_drop=False
-)
+_4_12 = _4_11._replace(record_store=NO_RECORD, record_without_ts_drops=False, record_ipv6=False)
 _4_19 = _4_12._replace(
     rfc1337_rearms=False, reuse_age=SECONDS_1, reuse_loopback=True, ts_in_ms=True, monotonic_seconds=True
 )
@@ -135,8 +143,8 @@ _5_4 = _4_19._replace(reuse_not_in_fin_wait2=True, port_search=PERTURBED, sole_o
 _5_10 = _4_19._replace(fast_syn_resend=True)
 _5_15 = _5_4._replace(fast_syn_resend=True)
 _6_1 = _5_15._replace(reuse_not_in_fin_wait2=False, counts_at_entry=True)
-_6_12 = _6_1._replace(reuse_not_in_fin_wait2=True, paws_wrap_s=INT_MAX_US)
-_6_14 = _6_12._replace(reuse_age=DELAY)
+_6_12 = _6_1._replace(reuse_not_in_fin_wait2=True, paws_wrap_s=INT_MAX_US, own_range_by_one=True, knows_usec_ts=True)
+_6_14 = _6_12._replace(reuse_age=DELAY, old_ack_counter=counters.PAWS_OLD_ACK)
 _6_18 = _6_14._replace(tw_paws_counter=counters.PAWS_TIMEWAIT, ts_offset=PER_TUPLE)
 
 _K_2_6_32 = Knobs(tcp_syn_retries=5, ip_local_port_range=_OLD_PORTS)
@@ -159,6 +167,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("5.10", "5.10.13", (5, 10, 13), _5_10, _K_4_19),
     Kernel("5.15", "5.15.215", (5, 15, 215), _5_15, _K_4_19),
     Kernel("6.1", "6.1.20", (6, 1, 20), _6_1, _K_4_19),
+    Kernel("6.6", "6.6.0", (6, 6, 0), _6_1, _K_6_6),
     Kernel("6.12", "6.12.76", (6, 12, 76), _6_12, _K_6_6),
     Kernel("6.13", "6.13.7", (6, 13, 7), _6_12, _K_6_6),
     Kernel("6.14", "6.14.0", (6, 14, 0), _6_14, _K_6_6),

@@ -133,7 +133,7 @@ def _opens(rules: Rules, tw: TimeWait, newer: bool, listening: bool, accept_queu
     if not listening:
         return Answer(Action.ACK, 0, 0, rule.NO_LISTENER, 0, False, False, tw)
     if accept_queue_full and (young > 1 or not rules.accept_queue_young):
-        counted = counters.LISTEN_OVERFLOWS | counters.LISTEN_DROPS if rules.counts_overflow else 0
+        counted = counters.LISTEN_OVERFLOWS | counters.LISTEN_DROPS if rules.counts_listen_drops else 0
         return Answer(Action.DROP, 0, counted, rule.ACCEPT_QUEUE_FULL, 0, True, False, tw)
     why = rule.SYN_NEWER_TS if newer else rule.SYN_HIGHER_SEQ
     return Answer(Action.ACCEPT, 0, 0, why, next_isn(tw.snd_nxt), True, False, tw)

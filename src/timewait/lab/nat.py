@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Runs(Protocol):
-        def __call__(self, words: list[str], *, input: str | None = None) -> str: ...
+        def __call__(self, words: list[str], *, input: str = "") -> str: ...
 
 
 PACKAGE = "nftables"  # Debian's, of nft

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from pyroute2 import IPRoute
 
 from timewait.lab import links, nat, processes
 from timewait.lab.namespaces import Namespace
-from timewait.lab.processes import Process
+from timewait.lab.processes import Process, ProgramError
 from timewait.lab.server import BODY, Server
 from timewait.lab.topology import Host, Link, Topology, TopologyError, unknown
 
@@ -52,14 +51,14 @@ class LabHost:
         """The calling thread is inside, as `Namespace.entered` says."""
         return self.namespace.entered()
 
-    def run(self, words: Sequence[str], *, input: str | None = None, timeout: float = 30.0) -> str:
+    def run(self, words: Sequence[str], *, input: str = "", timeout: float = 30.0) -> str:
         """Runs a command inside to its end; what it printed. Raises ProgramError when it fails, with its words."""
         with self.entered():
-            done = subprocess.run(list(words), input=input, capture_output=True, text=True, timeout=timeout)
-        if done.returncode:
+            done = processes.run(words, input=input, timeout=timeout)
+        if done.status:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            reason = said[-1] if said else f"exit status {done.returncode}"
-            raise processes.ProgramError(f"{' '.join(words)} on {self.name}: {reason}")
+            reason = said[-1] if said else processes.death("it", done.status)
+            raise ProgramError(f"{' '.join(words)} on {self.name}: {reason}")
         return done.stdout
 
     def start(
@@ -79,12 +78,14 @@ class LabHost:
         self.watched.append(process.died)
         return process
 
-    def serve(self, port: int = 80, body: bytes = BODY, address: str = "") -> list[Server]:
-        """Starts the lab's server on every address, or on one; it closes first when it is asked to."""
+    def serve(
+        self, port: int = 80, body: bytes = BODY, *, address: str = "", sized: bool = True
+    ) -> list[Server]:  # fmt: skip
+        """Starts the lab's `Server` on every address, or on one: one for each family, IPv4 first."""
         servers = []
         for one in [address] if address else ["0.0.0.0", "::"] if _has_ipv6() else ["0.0.0.0"]:
             with self.entered():
-                server = Server(one, port, body)
+                server = Server(one, port, body, sized=sized)
             self._ended.callback(server.stop)
             self.watched.append(lambda server=server: _server_died(self.name, server))  # type: ignore[misc]
             servers.append(server)
@@ -201,4 +202,4 @@ def _has_ipv6() -> bool:
 
 def _server_died(host: str, server: Server) -> str | None:
     status = server.status
-    return None if status is None else f"the server on {host} ended (status {status})"
+    return None if status is None else processes.death(f"the server on {host}", status)

@@ -1,4 +1,4 @@
-"""Programs started inside a host: their output kept in memory, their end noticed, none of them left behind."""
+"""Programs run inside a host: their output kept in memory, their end noticed, none of them left behind."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from timewait.lab import children
 
 # Where Debian keeps daemons and nft, which is not on an ordinary user's PATH.
-_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 _LOG_SHOWN = 2_000  # bytes of a program's output worth showing when it failed
 
 
@@ -29,7 +30,7 @@ class ProgramError(Exception):
 
 def find(program: str, package: str) -> str:
     """The path of a program, also where daemons lie. Raises MissingProgramError."""
-    path = shutil.which(program, path=_PATH)
+    path = shutil.which(program, path=PATH)
     if path is None:
         raise MissingProgramError(program, package)
     return path
@@ -38,11 +39,11 @@ def find(program: str, package: str) -> str:
 class Process:
     """A program in a host. It is killed when the thread that started it ends, also by SIGKILL (children.start)."""
 
-    def __init__(self, name: str, child: children.Child, output: int = -1) -> None:
+    def __init__(self, name: str, child: children.Child, output: int) -> None:
         self.name = name  # "nginx on balancer"
         self.pid = child.pid
         self._child = child
-        self._output = output
+        self._output = output  # a memfd; -1 once closed
         self._stopped = False
 
     @property
@@ -51,10 +52,7 @@ class Process:
 
     def log(self) -> str:
         """The end of what it wrote to stdout and stderr so far."""
-        if self._output < 0:
-            return ""
-        size = os.fstat(self._output).st_size
-        return os.pread(self._output, _LOG_SHOWN, max(0, size - _LOG_SHOWN)).decode(errors="replace").strip()
+        return _end_of(self._output) if self._output >= 0 else ""
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Its exit status (-N: killed by signal N), or None when it still runs after `timeout` seconds."""
@@ -63,11 +61,7 @@ class Process:
     def died(self) -> str | None:
         """`nginx on balancer was ended by SIGKILL`; None while it runs, and after `stop`."""
         status = self._child.wait(0)
-        if status is None or self._stopped:
-            return None
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
-        said = self.log().splitlines()
-        return f"{self.name} {how}" + (f": {said[-1]}" if said and status > 0 else "")
+        return None if status is None or self._stopped else death(self.name, status, self.log())
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL. Its log can still be read."""
@@ -81,6 +75,22 @@ class Process:
             self._output = -1
 
 
+def death(name: str, status: int, log: str = "") -> str:
+    """How something ended, in a sentence, with its last word where it failed."""
+    if status < 0:
+        return f"{name} was ended by {signal.Signals(-status).name}"
+    said = log.splitlines()
+    return f"{name} ended with exit status {status}" + (f": {said[-1]}" if said and status else "")
+
+
+class Done(NamedTuple):
+    """A command that ran to its end."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
 def start(
     name: str,
     words: Sequence[str],
@@ -89,27 +99,66 @@ def start(
     prepare: Callable[[], None] = lambda: None,
     environment: Mapping[str, str] | None = None,
 ) -> Process:
-    """Runs a program in the namespaces of the calling thread; `prepare` runs in the child before it.
+    """Runs a program in the namespaces of the calling thread; `prepare` runs in the child before it, after the fork.
 
     Call it from a thread that lives as long as the program shall: the kernel kills the program when that thread ends.
+    Raises ProgramError when there is no such program.
     """
     output = os.memfd_create(name, os.MFD_CLOEXEC)
-    kept = [output, *keep]
+    try:
+        child = _spawn(words, (os.devnull, output, output), keep, prepare, environment or {})
+    except BaseException:
+        os.close(output)
+        raise
+    return Process(name, child, output)
+
+
+def run(words: Sequence[str], *, input: str = "", timeout: float) -> Done:
+    """Runs a command in the namespaces of the calling thread to its end. Raises ProgramError when there is none of
+    that name, or when it takes longer than `timeout` seconds; it is ended then."""
+    files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdin", "stdout", "stderr")]
+    try:
+        os.pwrite(files[0], input.encode(), 0)
+        child = _spawn(words, (files[0], files[1], files[2]))
+        status = child.wait(timeout)
+        if status is None:
+            child.stop(0.2)
+            raise ProgramError(f"{' '.join(words)} takes longer than {timeout:g} s")
+        return Done(status, _text(files[1]), _text(files[2]))
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def _spawn(
+    words: Sequence[str],
+    standard: tuple[str | int, int, int],
+    keep: Iterable[int] = (),
+    prepare: Callable[[], None] = lambda: None,
+    environment: Mapping[str, str] | None = None,
+) -> children.Child:
+    path = shutil.which(words[0], path=PATH)
+    if path is None:
+        raise ProgramError(f"there is no program {words[0]!r}")
+    numbers = [*keep, *(file for file in standard if isinstance(file, int))]
 
     def become() -> None:
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        for number, file in enumerate(standard):
+            os.dup2(os.open(file, os.O_RDONLY) if isinstance(file, str) else file, number)
         for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and exec would pass that on
             signal.signal(ignored, signal.SIG_DFL)
         for number in keep:
             os.set_inheritable(number, True)
         prepare()
-        os.execve(words[0], list(words), {**os.environ, **(environment or {})})
+        os.execve(path, list(words), {**os.environ, **(environment or {})})
 
-    try:
-        return Process(name, children.start(become, keep=kept), output)
-    except BaseException:
-        os.close(output)
-        raise
+    return children.start(become, keep=numbers)
+
+
+def _text(file: int) -> str:
+    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
+
+
+def _end_of(file: int) -> str:
+    size = os.fstat(file).st_size
+    return os.pread(file, _LOG_SHOWN, max(0, size - _LOG_SHOWN)).decode(errors="replace").strip()

@@ -27,12 +27,16 @@ class Counts(msgspec.Struct, frozen=True):
 class Server:
     """Listens at once, answers every request with 200 and `body`, and ends with this process or `stop`.
 
+    Not `sized`: an answer after which it closes carries no Content-Length, so whoever asked has to wait for its FIN
+    and cannot close before it. A balancer that knows the length may close as soon as it has the answer.
+
     It closes first when asked to (`Connection: close`, HTTP/1.0) and otherwise waits for the client's FIN. IPv4 and
     IPv6; port 0 takes a free one. Raises OSError when it cannot listen.
     """
 
-    def __init__(self, address: str = "127.0.0.1", port: int = 0, body: bytes = BODY) -> None:
+    def __init__(self, address: str = "127.0.0.1", port: int = 0, body: bytes = BODY, *, sized: bool = True) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        answers = serving.Answers(body, sized=sized)
         shared = mmap.mmap(-1, 8 * serving.SLOTS)
         self._counts = memoryview(shared).cast("Q")
         with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -44,7 +48,7 @@ class Server:
             listener.listen(_BACKLOG)
             self.address, self.port = address, int(listener.getsockname()[1])
             self._child = children.start(
-                lambda: serving.Loop(listener, body, self._counts).run(), keep=[listener.fileno()]
+                lambda: serving.Loop(listener, answers, self._counts).run(), keep=[listener.fileno()]
             )
 
     @property

@@ -36,11 +36,12 @@ _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 class Answers:
     """The four shapes of the one answer there is: with or without body, kept or closed."""
 
-    def __init__(self, body: bytes) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n" % len(body)
+    def __init__(self, body: bytes, *, sized: bool = True) -> None:
+        first = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+        head = first + b"Content-Length: %d\r\n" % len(body)
         self._kept = head + b"\r\n"
         self._kept_10 = head + b"Connection: keep-alive\r\n\r\n"  # HTTP/1.0 has to be told (RFC 9112, 9.3)
-        self._closed = head + b"Connection: close\r\n\r\n"
+        self._closed = (head if sized else first) + b"Connection: close\r\n\r\n"
         self._body = body
 
     def to(self, method: bytes, version: str, *, keep: bool) -> bytes:
@@ -111,12 +112,12 @@ class Conversation:
 class Loop:
     """Serves `listener` until the process is killed. `counts` holds SLOTS numbers and is renewed every turn."""
 
-    def __init__(self, listener: socket.socket, body: bytes, counts: memoryview) -> None:
+    def __init__(self, listener: socket.socket, answers: Answers, counts: memoryview) -> None:
         listener.setblocking(False)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self._listener = listener
-        self._answers = Answers(body)
+        self._answers = answers
         self._seen: dict[bytes, tuple[bytes, bool]] = {}  # request -> answer, whether the connection is kept
         self._unusual: dict[int, Conversation] = {}  # by file descriptor: half a request, half an answer, lingering
         self._epoll = select.epoll()

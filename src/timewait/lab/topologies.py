@@ -1,7 +1,7 @@
 """The ready-made topologies, and the scheme of their names and addresses.
 
-`10.0.0.0/24` is the net in front of the balancer (its address is 10.0.0.1 everywhere), `10.1.N.0/24` joins client N to
-its gateway, `10.2.N.0/24` joins the balancer to server N; a second gateway stands in `10.0.1.0/24`. Every link has
+`10.0.0.0/24` is the net in front of the balancer (its address is 10.0.0.1 everywhere), `10.1.N.0/24` joins client N
+to its gateway, `10.2.N.0/24` joins the balancer to server N; a second gateway stands in `10.0.1.0/24`. Every link has
 IPv6 too: 10.A.B.C is fd00:A:B::C. A host with one link calls its interface eth0; the others name theirs after whom
 they lead to.
 """

@@ -15,9 +15,9 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "timewait"
 
 RULES = {"tcp"}
-RECORDS = {"plan", "run", "histogram"}
+RECORDS = {"plan", "run", "histogram", "verdict"}
 ROOMS = {"stress", "observe", "lab", "simulate", "balancer", "capture"}  # siblings: they do not know each other
-JOINS = {"experiment", "find_max", "demo", "doctor"}  # what puts rooms together
+JOINS = {"experiment", "find_max", "demo", "doctor", "claims"}  # what puts rooms together
 
 ALLOWED: dict[str, set[str]] = {
     "tcp": set(),
@@ -30,6 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": RULES | RECORDS | {"stress", "observe", "lab"},
     "find_max": RULES | RECORDS | {"diagnose", "experiment"},
     "demo": RULES | RECORDS | {"stress", "observe", "lab", "diagnose", "experiment"},
+    "verdict": set(),
+    "claims": RULES | RECORDS | {"stress", "observe", "lab", "experiment"},
     "doctor": RULES | RECORDS | {"stress", "observe", "diagnose"},
     "cli": RULES | RECORDS | ROOMS | JOINS | {"diagnose", "report"},
     "__main__": {"cli"},

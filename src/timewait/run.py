@@ -241,6 +241,18 @@ class Run(msgspec.Struct, kw_only=True):
         before = self.before.counters
         return {k: v - before.get(k, 0) for k, v in self.after.counters.items() if v != before.get(k, 0)}
 
+    def first(self, cause: Cause) -> float | None:
+        """Seconds until the first failure of this cause, interpolated within its tick; None when there was none.
+
+        Exact where from that moment on everything fails, as when the ports have run out.
+        """
+        mark = f" {cause}"
+        for tick in self.ticks or [self.total]:
+            if any(key.endswith(mark) for key in tick.errors):
+                good = tick.succeeded / max(1, tick.succeeded + tick.failed)
+                return tick.at - tick.seconds * (1 - good)
+        return None
+
 
 MOST_TICKS = 600
 

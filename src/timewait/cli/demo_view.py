@@ -128,12 +128,8 @@ def verdict(run: Run) -> Text:
         for number, what in ((run.total.unsent, "not sent"), (run.total.unfinished, "unfinished")):
             made.append(f", {count(number)} {what}" if number else "", style=WARN)  # a machine busy with other things
         return made
-    mark = f" {Cause.NO_PORT}"
-    if not any(key.endswith(mark) for key in run.total.errors):
-        return Text("failures", style=BAD)
-    first = next((tick for tick in run.ticks if any(key.endswith(mark) for key in tick.errors)), run.total)
-    good = first.succeeded / max(1, first.succeeded + first.failed)
-    return Text(f"no port after {first.at - first.seconds * (1 - good):.1f} s", style=BAD)
+    first = run.first(Cause.NO_PORT)
+    return Text("failures" if first is None else f"no port after {first:.1f} s", style=BAD)
 
 
 def _taken_over(one: Round) -> bool:

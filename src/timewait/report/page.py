@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from bokeh.embed import components
 from bokeh.resources import Resources
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from timewait.diagnose import missed
 from timewait.report import charts, figures, words
+from timewait.report.templates import environment
 from timewait.report.terminal import comparison, steps
 from timewait.report.why import BLAME
 from timewait.run import Run
@@ -51,24 +51,20 @@ def html(runs: list[tuple[str, Run, list[Finding]]]) -> str:
             cells.append({"name": words.clean(name), "key": key, "legend": chart.legend, "nothing": nothing})
         subjects.append({"title": title, "cells": cells})
     script, divs = components(drawn) if drawn else ("", {})
-    environment = Environment(
-        loader=PackageLoader("timewait.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["clean"] = lambda text: words.clean(text, 2000)
-    return environment.get_template("page.html").render(
-        title=words.target(runs[0][1].plan) if runs else "timewait",
-        runs=[_facts(*entry) for entry in runs],
-        table=_table(runs),
-        quantiles=[name.replace("_", ".") for name in figures.QUANTILES],
-        subjects=subjects,
-        # Made by bokeh from numbers and from names of ours: the only parts that are not escaped.
-        bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render_js() if drawn else ""),
-        script=Markup(script),
-        divs={key: Markup(div) for key, div in divs.items()},
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            title=words.target(runs[0][1].plan) if runs else "timewait",
+            runs=[_facts(*entry) for entry in runs],
+            table=_table(runs),
+            quantiles=[name.replace("_", ".") for name in figures.QUANTILES],
+            subjects=subjects,
+            # Made by bokeh from numbers and from names of ours: the only parts that are not escaped.
+            bokeh=Markup(Resources(mode="inline", components=["bokeh"]).render_js() if drawn else ""),
+            script=Markup(script),
+            divs={key: Markup(div) for key, div in divs.items()},
+        )
     )
 
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from timewait.tcp.knobs import Knobs
+from timewait.tcp.paws import TCP_PAWS_MSL, TCP_PAWS_WINDOW
 from timewait.tcp.profiles import INET_PEER, METRICS_PAIR, NO_RECORD, Rules
 from timewait.tcp.segment import older, s32, u32
 
-TCP_PAWS_MSL = 60  # seconds a record judges SYNs; include/net/tcp.h
-TCP_PAWS_WINDOW = 1  # ticks a SYN may lie behind the record; include/net/tcp.h
 TCP_METRICS_RECLAIM_DEPTH = 5  # entries in one hash chain, net/ipv4/tcp_metrics.c
 TCP_METRICS_TIMEOUT = 3600  # seconds
 

@@ -12,12 +12,13 @@ from timewait.tcp import counters
 from timewait.tcp import rulebook as rule
 from timewait.tcp.action import Action
 from timewait.tcp.knobs import Knobs
+from timewait.tcp.paws import rejects
 from timewait.tcp.profiles import Rules
+from timewait.tcp.ratelimit import concerns, is_held_back
 from timewait.tcp.recycle import creates_at_fin, writes
 from timewait.tcp.segment import ACK, FIN, RST, SYN, Segment, after, end_seq, in_window, s32, u32
 
 TCP_TIMEWAIT_LEN = 60_000  # ms, include/net/tcp.h; no sysctl changes it
-TCP_PAWS_MSL = 60  # s
 
 
 class TimeWait(NamedTuple):
@@ -59,18 +60,6 @@ def next_isn(snd_nxt: int) -> int:
     return u32(snd_nxt + 65537) or 1
 
 
-def is_rejected(rules: Rules, tw: TimeWait, tsval: int, rst: bool, now_s: int) -> bool:
-    """PAWS: the timestamp is older than the stored one (no tick of grace here). `tcp_paws_reject()`, net/tcp.h.
-
-    It does not reject once the stored one is so old that it may have wrapped, and never a RST after 60 s.
-    """
-    if s32(tw.ts - tsval) <= 0 or now_s >= tw.stamp + rules.paws_wrap_s:
-        return False
-    if rules.zero_ts_passes and tw.ts == 0:
-        return False
-    return not (rst and now_s >= tw.stamp + TCP_PAWS_MSL)
-
-
 def answer(
     rules: Rules,
     knobs: Knobs,
@@ -91,7 +80,7 @@ def answer(
     """
     saw = tw.stamp != 0 and segment.has_ts and knobs.tcp_timestamps != 0
     flags = segment.flags
-    rejected = saw and is_rejected(rules, tw, segment.tsval, flags & RST != 0, now_s)
+    rejected = saw and rejects(rules, tw.ts, tw.stamp, segment.tsval, flags & RST != 0, now_s)
     if tw.fin_wait2:
         return _in_fin_wait2(rules, knobs, tw, segment, now_s, now_ms, saw, rejected, known)
 
@@ -182,12 +171,9 @@ def _acks(
     counted: int,
     skipped: int,
 ) -> Answer:
-    """An ACK, unless one left less than tcp_invalid_ratelimit ago; `tcp_oow_rate_limited()`, tcp_input.c.
-
-    Only SYNs and empty segments are held to it: two ends that answer each other's ACKs would never stop.
-    """
-    if rules.limits_acks and (segment.flags & SYN or end_seq(segment) == segment.seq):
-        if tw.last_ack_ms and 0 <= now_ms - tw.last_ack_ms < knobs.tcp_invalid_ratelimit:
+    """An ACK, unless one left less than tcp_invalid_ratelimit ago."""
+    if concerns(rules, segment):
+        if is_held_back(knobs, tw.last_ack_ms, now_ms):
             return Answer(Action.IGNORE, rearm, counted | skipped, rule.ACK_LIMITED, 0, False, False, tw)
         tw = acked(tw, now_ms)
     return Answer(Action.ACK, rearm, counted, why, 0, False, False, tw)

@@ -1,4 +1,4 @@
-"""The counters a decision moves, as bits, under the names of /proc/net/netstat."""
+"""The counters a decision moves, as bits, under the names of /proc/net/netstat and /proc/net/snmp."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ REQ_Q_FULL_DROP = 1 << 16
 REQ_Q_FULL_DO_COOKIES = 1 << 17
 PAWS_OLD_ACK = 1 << 18
 SYNCOOKIES_SENT = 1 << 19
+# an open connection, and one that is being opened
+ACK_SKIPPED_PAWS = 1 << 20
+ACK_SKIPPED_SEQ = 1 << 21
+ACK_SKIPPED_CHALLENGE = 1 << 22
+ACK_SKIPPED_SYNRECV = 1 << 23
+CHALLENGE_ACK = 1 << 24
+SYN_CHALLENGE = 1 << 25
+ABORT_ON_SYN = 1 << 26
+EMBRYONIC_RSTS = 1 << 27
+PASSIVE_OPENS = 1 << 28
+ATTEMPT_FAILS = 1 << 29
+ESTAB_RESETS = 1 << 30
 
 NAMES: dict[int, str] = {
     PAWS_PASSIVE: "PAWSPassive",
@@ -44,6 +56,17 @@ NAMES: dict[int, str] = {
     REQ_Q_FULL_DO_COOKIES: "TCPReqQFullDoCookies",
     PAWS_OLD_ACK: "PAWSOldAck",
     SYNCOOKIES_SENT: "SyncookiesSent",
+    ACK_SKIPPED_PAWS: "TCPACKSkippedPAWS",
+    ACK_SKIPPED_SEQ: "TCPACKSkippedSeq",
+    ACK_SKIPPED_CHALLENGE: "TCPACKSkippedChallenge",
+    ACK_SKIPPED_SYNRECV: "TCPACKSkippedSynRecv",
+    CHALLENGE_ACK: "TCPChallengeACK",
+    SYN_CHALLENGE: "TCPSYNChallenge",
+    ABORT_ON_SYN: "TCPAbortOnSyn",
+    EMBRYONIC_RSTS: "EmbryonicRsts",
+    PASSIVE_OPENS: "PassiveOpens",
+    ATTEMPT_FAILS: "AttemptFails",
+    ESTAB_RESETS: "EstabResets",
 }
 
 

@@ -31,6 +31,11 @@ class Rules(NamedTuple):
     limits_acks: bool = True  # tcp_invalid_ratelimit
     tw_paws_counter: int = counters.PAWS_ESTAB
     old_ack_counter: int = counters.PAWS_ESTAB  # an old pure ACK of an open connection
+    # any segment of an open connection: tcp_validate_incoming(), tcp_check_req()
+    challenges: bool = True  # RFC 5961: a SYN, or a RST not exactly at rcv_nxt, is answered with an ACK
+    fits_rst_before_fin: bool = True  # after the peer's FIN a RST one before rcv_nxt ends the connection too
+    challenges_old_syn: bool = True  # a SYN with an old timestamp is challenged, not counted as PAWS
+    limits_synrecv_acks: bool = True  # tcp_invalid_ratelimit also holds for segments that do not fit a SYN_RECV
     # a SYN at a listener: tcp_conn_request()
     accept_queue_young: bool = False  # a full accept queue drops only while more than one young request waits
     counts_listen_drops: bool = True  # ListenDrops, and ListenOverflows at a full accept queue
@@ -84,6 +89,10 @@ _2_6_32 = Rules(
     zero_ts_passes=False,
     rfc1337_rearms=True,
     limits_acks=False,
+    challenges=False,
+    fits_rst_before_fin=False,
+    challenges_old_syn=False,
+    limits_synrecv_acks=False,
     accept_queue_young=True,
     counts_listen_drops=False,
     counts_syn_queue=False,
@@ -107,6 +116,7 @@ _2_6_32 = Rules(
 )
 _EL6 = _2_6_32._replace(
     zero_ts_passes=True,
+    challenges=True,
     recycled_overcounts=False,
     port_search=LINEAR_EVEN,
     knows_reserved_ports=True,
@@ -131,10 +141,10 @@ _EL7 = _3_10._replace(
     port_search=LINEAR_EVEN,
 )
 _4_1 = _EL7._replace(rfc1337_rearms=True, timer=EXACT_TIMER, port_search=LINEAR)
-_4_9 = _4_1._replace(cookie_counts_drop=False, timer=LAZY_TIMER, port_search=TWO_PASSES)
+_4_9 = _4_1._replace(limits_synrecv_acks=True, cookie_counts_drop=False, timer=LAZY_TIMER, port_search=TWO_PASSES)
 _4_10_1 = _4_9._replace(ts_offset=PER_TUPLE)
 _4_10_17 = _4_9._replace(ts_offset=PER_ADDRESSES)
-_4_11 = _4_10_17._replace(accept_queue_young=False)
+_4_11 = _4_10_17._replace(fits_rst_before_fin=True, accept_queue_young=False)
 _4_12 = _4_11._replace(record_store=NO_RECORD, record_without_ts_drops=False, record_ipv6=False)
 _4_19 = _4_12._replace(
     rfc1337_rearms=False, reuse_age=SECONDS_1, reuse_loopback=True, ts_in_ms=True, monotonic_seconds=True
@@ -143,7 +153,8 @@ _5_4 = _4_19._replace(reuse_not_in_fin_wait2=True, port_search=PERTURBED, sole_o
 _5_10 = _4_19._replace(fast_syn_resend=True)
 _5_15 = _5_4._replace(fast_syn_resend=True)
 _6_1 = _5_15._replace(reuse_not_in_fin_wait2=False, counts_at_entry=True)
-_6_12 = _6_1._replace(reuse_not_in_fin_wait2=True, paws_wrap_s=INT_MAX_US, own_range_by_one=True, knows_usec_ts=True)
+_6_6 = _6_1._replace(challenges_old_syn=True)
+_6_12 = _6_6._replace(reuse_not_in_fin_wait2=True, paws_wrap_s=INT_MAX_US, own_range_by_one=True, knows_usec_ts=True)
 _6_14 = _6_12._replace(reuse_age=DELAY, old_ack_counter=counters.PAWS_OLD_ACK)
 _6_18 = _6_14._replace(tw_paws_counter=counters.PAWS_TIMEWAIT, ts_offset=PER_TUPLE)
 
@@ -167,7 +178,7 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("5.10", "5.10.13", (5, 10, 13), _5_10, _K_4_19),
     Kernel("5.15", "5.15.215", (5, 15, 215), _5_15, _K_4_19),
     Kernel("6.1", "6.1.20", (6, 1, 20), _6_1, _K_4_19),
-    Kernel("6.6", "6.6.0", (6, 6, 0), _6_1, _K_6_6),
+    Kernel("6.6", "6.6.0", (6, 6, 0), _6_6, _K_6_6),
     Kernel("6.12", "6.12.76", (6, 12, 76), _6_12, _K_6_6),
     Kernel("6.13", "6.13.7", (6, 13, 7), _6_12, _K_6_6),
     Kernel("6.14", "6.14.0", (6, 14, 0), _6_14, _K_6_6),

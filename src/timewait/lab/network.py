@@ -6,6 +6,7 @@ killed with it, so nothing is left behind however it ends.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ class LabHost:
         self.name = host.name
         self.namespace = namespace
         self.addresses = addresses  # without prefix length, in the topology's order: IPv4 before IPv6
+        self.programs: list[str] = []  # that were started inside, "nginx"
         self.watched: list[Callable[[], str | None]] = []  # each says how a process ended, or None
         self._ended = ExitStack()
 
@@ -71,11 +73,14 @@ class LabHost:
         environment: Mapping[str, str] | None = None,
     ) -> Process:
         """Starts a program inside, as `processes.start` says; it ends with the network and is told of in `died`."""
-        title = f"{name or Path(words[0]).name} on {self.name}"
+        name = name or Path(words[0]).name
         with self.entered():
-            process = processes.start(title, words, keep=keep, prepare=prepare, environment=environment)
+            process = processes.start(
+                f"{name} on {self.name}", words, keep=keep, prepare=prepare, environment=environment
+            )
         self._ended.callback(process.close)
         self.watched.append(process.died)
+        self.programs.append(name)
         return process
 
     def serve(
@@ -89,6 +94,7 @@ class LabHost:
             self._ended.callback(server.stop)
             self.watched.append(lambda server=server: _server_died(self.name, server))  # type: ignore[misc]
             servers.append(server)
+        self.programs.append("server")
         return servers
 
     def sysctl(self, name: str) -> str:
@@ -177,9 +183,8 @@ def _configure(host: LabHost, netlink: IPRoute) -> None:
     wishes = {**(_FORWARDING if forwards else {}), **host.host.sysctls}
     if host.host.ports:
         wishes["net.ipv4.ip_local_port_range"] = f"{host.host.ports[0]} {host.host.ports[1]}"
-    for name, value in wishes.items():
-        _set(host, name, value)
-    for name, value in nat.apply(host.host, host.run).items():  # the sysctls exist once conntrack is at work
+    # Rules first: conntrack's sysctls may exist only once it is at work, and what the host is told comes last.
+    for name, value in {**nat.apply(host.host, host.run), **wishes}.items():
         _set(host, name, value)
 
 
@@ -189,11 +194,13 @@ def _set(host: LabHost, name: str, value: str) -> None:
     except FileNotFoundError:
         if name.startswith("net.ipv6.") and not _has_ipv6():
             return
-        raise TopologyError(
-            f"this kernel ({os.uname().release}) has no sysctl {name}, set on {host.name!r}"
-        ) from None
+        with host.entered():
+            known = [one.name for one in Path("/proc/sys", *name.split(".")[:-1]).glob("*")]
+        near = difflib.get_close_matches(name.rpartition(".")[2], known, 3, 0.6)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise TopologyError(f"{host.name!r}: this kernel ({os.uname().release}) has no sysctl {name}{hint}") from None
     except OSError as error:
-        raise TopologyError(f"{name}={value} on {host.name!r} is refused: {error.strerror}") from None
+        raise TopologyError(f"{host.name!r}: the kernel refuses {name}={value}: {error.strerror}") from None
 
 
 def _has_ipv6() -> bool:

@@ -6,7 +6,6 @@ that only it can see, and its log into memory: nothing is left in the file syste
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import time
@@ -17,13 +16,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from timewait.lab import mounts
 from timewait.lab.processes import Process, ProgramError, find
 
 if TYPE_CHECKING:
     from timewait.lab.network import LabHost
 
-_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x00020000, 0x4000, 1 << 18  # linux/sched.h, linux/mount.h
-_libc = ctypes.CDLL(None, use_errno=True)
 _READY = 10.0  # seconds given to a program to listen
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
@@ -57,13 +55,13 @@ def nginx(host: LabHost, settings: Settings) -> Process:
         raise ProgramError("nginx cannot end a server's connection by RST; HAProxy can")
     if settings.reset_clients:
         raise ProgramError("nginx cannot end a client's connection by RST; HAProxy can")
-    folder = _private_folder()
+    folder = mounts.place()
     return _start(
         host,
         "nginx",
         lambda file: [path, "-p", folder, "-e", "stderr", "-c", file],
         _nginx_text(settings, folder),
-        lambda: _mount_private(folder),
+        lambda: mounts.private_folder(folder),
         settings.port,
     )
 
@@ -125,25 +123,6 @@ def _listens(port: int) -> bool:
         if any(words[1].endswith(wanted) and words[3] == _LISTEN for words in map(str.split, lines)):
             return True
     return False
-
-
-def _private_folder() -> str:
-    """An existing folder to mount over; it must not hold what the program needs to start."""
-    for name in ("/mnt", "/media", "/srv", "/tmp"):
-        if Path(name).is_dir():
-            return name
-    raise ProgramError("there is no /mnt, /media, /srv or /tmp to lay a private folder over")
-
-
-def _mount_private(folder: str) -> None:
-    """In the child: a mount namespace of its own, and in it an empty tmpfs over `folder`."""
-    for failed, what in (
-        (_libc.unshare(_CLONE_NEWNS), "unshare(CLONE_NEWNS)"),
-        (_libc.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate /"),
-        (_libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"mode=700"), f"mount tmpfs on {folder}"),
-    ):
-        if failed:
-            raise OSError(ctypes.get_errno(), what)
 
 
 def _prepare(further: Callable[[], None]) -> None:

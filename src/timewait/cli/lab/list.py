@@ -1,0 +1,39 @@
+"""`timewait lab list`: the networks there are, and the labs that run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from timewait.cli.consoles import quiet_pipe
+from timewait.cli.lab import lab
+
+
+@lab.command("list")
+def list_(json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+    """Show the topologies, and the labs that run."""
+    import msgspec
+
+    from timewait.lab.registry import running
+    from timewait.lab.topologies import TOPOLOGIES
+
+    topologies = [make() for make in TOPOLOGIES.values()]
+    labs = running()
+    with quiet_pipe():
+        if json:
+            found = {
+                "topologies": [{"name": one.name, "title": one.title} for one in topologies],
+                "running": [{"name": one.name, "pid": one.pid, "hosts": sorted(one.hosts)} for one in labs],
+            }
+            sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+            return
+        width = max(len(one.name) for one in topologies)
+        print("Topologies (timewait lab show NAME, timewait lab up NAME)")
+        for one in topologies:
+            print(f"  {one.name:<{width}}  {one.title}")
+        if labs:
+            print("\nRunning (timewait lab shell HOST)")
+            for running_lab in labs:
+                print(f"  {running_lab.name}  {' '.join(running_lab.hosts)}")

@@ -10,7 +10,10 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import typer
 
 from timewait.cli import app, commands
 from timewait.diagnose import catalogue, exit_codes
@@ -60,12 +63,22 @@ def between(page: str, text: str) -> str:
 def cli_page() -> str:
     """The help of every command."""
     assert commands
-    names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
     parts = ["# Commands", "Written by `make docs`: what `timewait COMMAND --help` prints."]
     parts.append(f"```console\n{output('--help')}\n```")
-    for name in names:
-        parts += [f"## timewait {name}", f"```console\n{output(name, '--help')}\n```"]
+    for words in command_names(app):
+        parts += [f"#{'#' * len(words)} timewait {' '.join(words)}", f"```console\n{output(*words, '--help')}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def command_names(group: typer.Typer, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """`("stress",)`, ...; a group of commands, then each of its own: `("lab",)`, `("lab", "up")`, ..."""
+    for command in group.registered_commands:
+        yield (*before, command.name or getattr(command.callback, "__name__", ""))
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        name = (*before, str(inner.name))
+        yield name
+        yield from command_names(inner.typer_instance, name)
 
 
 def findings_page() -> str:

@@ -85,6 +85,10 @@ def stress(
         list[str] | None,
         _option("--connect-to", panel=SOURCE, text="HOST:PORT:ADDRESS:PORT, as in curl", metavar="SPEC"),
     ] = None,
+    in_host: Annotated[
+        str, _option("--in", panel=SOURCE, text="a host of a lab that runs (timewait lab up)", metavar="HOST")
+    ] = "",
+    lab: Annotated[str, _option("--lab", panel=SOURCE, text="which lab, when several run", metavar="NAME")] = "",
     ipv4: Annotated[bool, _option("-4", "--ipv4", panel=SOURCE, text="IPv4 addresses only")] = False,
     ipv6: Annotated[bool, _option("-6", "--ipv6", panel=SOURCE, text="IPv6 addresses only")] = False,
     method: Annotated[
@@ -130,7 +134,11 @@ def stress(
     Exit codes: 0 all well, 1 the target failed, 2 bad usage, 3 this machine was the limit, 4 a --fail-if limit was
     missed, 130 interrupted (the report is complete), 70 a fault of timewait itself.
     """
+    from timewait.cli.lab.inside import inside
+
+    inside(in_host, lab)  # before anything else is imported: it must come before the first thread
     from timewait.cli.outputs import drive
     from timewait.cli.wishes import Wishes
 
-    sys.exit(drive(Wishes(**ctx.params)))
+    wishes = {name: value for name, value in ctx.params.items() if name not in ("in_host", "lab")}
+    sys.exit(drive(Wishes(**wishes)))

@@ -24,12 +24,19 @@ def watch(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     once: Annotated[bool, typer.Option("-1", "--once", help="Look once and end.")] = False,
     interval: Annotated[str, typer.Option(help="Time between two looks: 500ms, 1s, 1m.")] = "1s",
+    in_host: Annotated[
+        str, typer.Option("--in", help="A host of a lab that runs (timewait lab up).", metavar="HOST")
+    ] = "",
+    lab: Annotated[str, typer.Option("--lab", help="Which lab, when several run.", metavar="NAME")] = "",
 ) -> None:
     """Watch this host's TCP sockets: states and source ports toward each destination, counters that move.
 
     Counts the sockets of this network namespace. Ports are those of ip_local_port_range toward a destination, of
     the source address that uses most of them. Not a terminal: plain lines. Ctrl-C ends it.
     """
+    from timewait.cli.lab.inside import inside
+
+    inside(in_host, lab)
     from timewait.plan import PlanError, parse_duration
 
     try:

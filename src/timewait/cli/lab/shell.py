@@ -19,7 +19,7 @@ NOT_FOUND = 127  # as a shell says it
 def shell(
     host: Annotated[str, typer.Argument(metavar="HOST", help="One of the lab's hosts.")],
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="Run this instead of $SHELL.")
+        list[str] | None, typer.Argument(metavar="COMMAND", help="Run this instead of $SHELL.")
     ] = None,
     name: Annotated[str, typer.Option("--lab", help="Which lab, when several run.", metavar="NAME")] = "",
 ) -> None:

@@ -15,6 +15,8 @@ Toward = Literal["a", "b", ""]
 
 FLAGS = {"FIN": FIN, "SYN": SYN, "RST": RST, "PSH": PSH, "ACK": ACK}
 LONGEST_DELAY = 60.0  # seconds; frames wait in memory
+LOST, CROWDED, OLD = "loss", "too many on the way", "old kernel"
+"""What frames are counted under that did not arrive, beside the names of drops."""
 
 
 def _share(name: str, value: float) -> None:
@@ -62,6 +64,8 @@ class Drop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("a drop needs a name, under which it is counted")
+        if self.name in (LOST, CROWDED, OLD):
+            raise ValueError(f"drop {self.name!r}: other frames are counted under this name; choose another")
         for flag in (*self.flags, *self.without):
             if flag not in FLAGS:
                 raise ValueError(f"drop {self.name!r}: no flag {flag!r}; there are {', '.join(FLAGS)}")

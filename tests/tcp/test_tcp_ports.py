@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timewait.tcp import ports
-from timewait.tcp.ports import TimeWait
 from timewait.tcp.release import parse_release
 
 
@@ -81,44 +80,6 @@ def test_the_sources_needed_are_enough_and_not_one_too_many(rate: float, per_sou
 
 def test_no_ports_need_no_number_of_sources() -> None:
     assert ports.sources_needed(100, 0) == 0
-
-
-OLD, MIDDLE, NEW = (2, 6, 32), (5, 10, 13), (6, 18, 44)
-
-
-@pytest.mark.parametrize(
-    ("release", "tw", "now_ms", "tw_reuse", "bound", "expected"),
-    [
-        # 2.6.32 .. 4.12: more than one whole second
-        (OLD, TimeWait(1000), 1_001_999, 1, False, False),
-        (OLD, TimeWait(1000), 1_002_000, 1, False, True),
-        (OLD, TimeWait(1000), 1_059_000, 0, False, False),
-        ((4, 12, 0), TimeWait(1000), 1_002_000, 1, False, True),
-        # 4.19 .. 6.13: one whole second
-        (MIDDLE, TimeWait(1000), 1_000_999, 1, False, False),
-        (MIDDLE, TimeWait(1000), 1_001_000, 1, False, True),
-        # 6.14+: strictly more than the delay
-        (NEW, TimeWait(1000, 5_000_000), 5_001_000, 1, False, False),
-        (NEW, TimeWait(1000, 5_000_000), 5_001_001, 1, False, True),
-        # 2 is loopback only
-        (NEW, TimeWait(1000, 5_000_000), 5_059_000, 2, False, False),
-        (NEW, TimeWait(1000, 5_000_000, loopback=True), 5_001_001, 2, False, True),
-        (MIDDLE, TimeWait(1000, loopback=True), 1_001_000, 2, False, True),
-        # without timestamps never, not even bound
-        (NEW, TimeWait(0, 5_000_000), 5_059_000, 1, False, False),
-        (NEW, TimeWait(0, 5_000_000), 5_059_000, 1, True, False),
-        # bound before connect(): at once, whatever the sysctl says
-        (OLD, TimeWait(1000), 1_000_000, 0, True, True),
-        (NEW, TimeWait(1000, 5_000_000), 5_000_000, 0, True, True),
-        # substate FIN_WAIT2
-        (NEW, TimeWait(1000, 5_000_000, fin_wait2=True), 5_059_000, 1, False, False),
-        ((6, 1, 20), TimeWait(1000, fin_wait2=True), 1_059_000, 1, False, True),
-    ],
-)
-def test_allows_reuse(
-    release: tuple[int, int, int], tw: TimeWait, now_ms: int, tw_reuse: int, bound: bool, expected: bool
-) -> None:
-    assert ports.allows_reuse(release, tw, now_ms=now_ms, tw_reuse=tw_reuse, bound=bound) is expected
 
 
 @pytest.mark.parametrize(

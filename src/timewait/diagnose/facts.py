@@ -14,7 +14,8 @@ from timewait.histogram import Histogram, Sparse, quantiles
 from timewait.plan import Closing, Plan, PortPolicy, RateUnit
 from timewait.run import Cause, Failure, Host, Phase, PortUse, Run, Tick
 from timewait.tcp import ports as rules
-from timewait.tcp.release import Release, parse_release
+from timewait.tcp import reuse
+from timewait.tcp.kernels import Kernel, running
 
 TW_REUSE = "net.ipv4.tcp_tw_reuse"
 
@@ -118,8 +119,9 @@ class Facts:
         return {name: by for name, by in self.run.moved().items() if by > 0} if self.run.before.counters else {}
 
     @cached_property
-    def release(self) -> Release:
-        return parse_release(self.host.kernel)
+    def kernel(self) -> Kernel:
+        """The rules this host's kernel decides by."""
+        return running(self.host.kernel)
 
     @cached_property
     def tw_reuse(self) -> int:
@@ -128,13 +130,13 @@ class Facts:
     @property
     def tw_reuse_on(self) -> bool:
         """Whether tcp_tw_reuse covers this run's destination."""
-        return rules.reuse_in_force(self.tw_reuse, self.host.loopback)
+        return reuse.is_in_force(self.kernel.rules, self.tw_reuse, self.host.loopback)
 
     @cached_property
     def reuse_delay(self) -> float:
         """Seconds after which tcp_tw_reuse lets a port go."""
         delay = sysctl(self.host, "net.ipv4.tcp_tw_reuse_delay")
-        return (rules.REUSE_DELAY_MS if delay is None else delay) / 1000
+        return (self.kernel.defaults.tcp_tw_reuse_delay if delay is None else delay) / 1000
 
     @property
     def timestamps(self) -> bool | None:

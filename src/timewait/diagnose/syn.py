@@ -202,7 +202,7 @@ def _syn_evidence(facts: Facts, rows: list[Failure]) -> list[Evidence]:
 def syn_schedule(facts: Facts) -> rules.Schedule:
     """When this host's kernel sends its SYNs."""
     return rules.schedule(
-        facts.release,
+        facts.kernel,
         retries=sysctl(facts.host, "net.ipv4.tcp_syn_retries"),
         linear=sysctl(facts.host, "net.ipv4.tcp_syn_linear_timeouts"),
     )

@@ -13,7 +13,7 @@ import msgspec
 
 from timewait.diagnose.words import count, seconds
 from timewait.run import Host
-from timewait.tcp.release import parse_release
+from timewait.tcp.kernels import running
 from timewait.tcp.syn import schedule
 
 
@@ -117,7 +117,7 @@ def _rfc1337(host: Host, value: str) -> Judged:
 
 def _syn_retries(host: Host, value: str) -> Judged:
     linear = host.sysctls.get("net.ipv4.tcp_syn_linear_timeouts")
-    plan = schedule(parse_release(host.kernel), retries=int(value), linear=None if linear is None else int(linear))
+    plan = schedule(running(host.kernel), retries=int(value), linear=None if linear is None else int(linear))
     return Verdict.OK, f"an unanswered connect() fails after {seconds(plan.gives_up)} with ETIMEDOUT"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from timewait.tcp.knobs import SPANS, Knobs, Span
-from timewait.tcp.profiles import KERNELS, Kernel, Rules
+from timewait.tcp.profiles import CHANGES, KERNELS, Kernel, Rules
 from timewait.tcp.release import Release, parse_release
 
 __all__ = [
@@ -39,11 +39,22 @@ def kernel(name: str) -> Kernel:
     for row in KERNELS:
         if word in (row.name, row.version, *row.aliases):
             return row
-    marked = re.search(r"\.?(el[0-9]+)", word)
-    found = [row for row in KERNELS if row.name == marked[1]] if marked else _same_series(parse_release(word))
+    found = _distribution(word) or _same_series(parse_release(word))
     if not found:
         raise UnknownKernelError(f"kernel {name!r}: no rules were read for it; nearest: {', '.join(_nearest(word))}")
     return found[-1]
+
+
+EARLY_EL6 = 358  # 2.6.32-358.el6 and before lack what later ones took over: they are like 2.6.32
+
+
+def _distribution(word: str) -> list[Kernel]:
+    """The row of a distribution whose mark the version bears: "3.10.0-957.el7.x86_64"."""
+    build = re.search(r"2\.6\.32-([0-9]+)[^ ]*\.el6", word)
+    if build and int(build[1]) <= EARLY_EL6:
+        return [KERNELS[0]]
+    mark = re.search(r"(?<![a-z])el[0-9]+", word)
+    return [row for row in KERNELS if mark and row.name == mark[0]]
 
 
 def _same_series(release: Release) -> list[Kernel]:
@@ -70,17 +81,27 @@ def _nearest(word: str) -> list[str]:
 
 
 def running(text: str) -> Kernel:
-    """The row that stands for `uname -r`: the last one not newer; the newest where the text says nothing."""
-    if re.search(r"\.el6\b", text):
-        return kernel("el6")
-    if re.search(r"\.el7\b", text):
-        return kernel("el7")
+    """The row that stands for `uname -r`: the last one not newer, with what is known to have changed since.
+
+    The newest where the text says nothing.
+    """
+    marked = _distribution(text)
+    if marked:
+        return marked[0]
     release = parse_release(text)
     if release == (0, 0, 0):
         return KERNELS[-1]
     older = [row for row in _mainline() if row.release[:2] <= release[:2]]
     same = [row for row in older if row.release[:2] < release[:2] or row.release <= release]
-    return (same or older or [KERNELS[0]])[-1]
+    return _changed_since((same or older or [KERNELS[0]])[-1], release)
+
+
+def _changed_since(row: Kernel, release: Release) -> Kernel:
+    """The row with the changes between it and a later release that no row of its own stands for."""
+    for since, rules, defaults in CHANGES:
+        if row.release[:2] < since <= release[:2]:
+            row = row._replace(rules=row.rules._replace(**rules), defaults=row.defaults._replace(**defaults))
+    return row if release <= row.release else row._replace(release=release)
 
 
 def has_knob(row: Kernel, name: str) -> bool:

@@ -9,15 +9,16 @@ no sysctl changes it).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-from timewait.tcp.release import Release
+from timewait.tcp.profiles import KERNELS
+from timewait.tcp.reuse import is_in_force
+from timewait.tcp.timewait import TCP_TIMEWAIT_LEN
 
-TIME_WAIT_SECONDS = 60.0  # TCP_TIMEWAIT_LEN
-REUSE_DELAY_MS = (
-    1000  # default of tcp_tw_reuse_delay (6.14+); before, the rule was one tick of a clock of whole seconds
-)
-DEFAULT_LOW, DEFAULT_HIGH = 32768, 60999  # ip_local_port_range of el6-642, el7 and 4.9+; 61000 in vanilla <= 4.1
+_PRESENT = KERNELS[-1]
+
+TIME_WAIT_SECONDS = TCP_TIMEWAIT_LEN / 1000
+REUSE_DELAY_MS = _PRESENT.defaults.tcp_tw_reuse_delay  # 6.14+; before, one tick of a clock of whole seconds
+DEFAULT_LOW, DEFAULT_HIGH = _PRESENT.defaults.ip_local_port_range
 EXHAUSTED = ("EADDRNOTAVAIL", "EADDRINUSE")
 """Both are the same event. connect() that finds no port fails with EADDRNOTAVAIL (`__inet_hash_connect`); bind() to
 port 0 that finds none fails with EADDRINUSE (`inet_csk_get_port`)."""
@@ -58,52 +59,6 @@ def sources_needed(rate: float, ports_per_source: int, time_wait_seconds: float 
     return max(1, math.ceil(rate * time_wait_seconds / ports_per_source))
 
 
-def reuse_in_force(tw_reuse: int, loopback: bool) -> bool:
-    """Whether sysctl tcp_tw_reuse applies: 1 everywhere, 2 (default since 4.19) only to 127.0.0.0/8 and ::1.
-
-    `tcp_twsk_unique()`, net/ipv4/tcp_ipv4.c. A host talking to its own 10.x address is not loopback.
-    """
-    return tw_reuse == 1 or (tw_reuse == 2 and loopback)
-
-
-class TimeWait(NamedTuple):
-    """A connection of ours in TIME_WAIT, as far as taking it over asks."""
-
-    stamp: int  # tw_ts_recent_stamp: second in which the peer's timestamp was last stored; 0: no timestamps
-    entered_ms: int = 0  # when it became TIME_WAIT, ms
-    loopback: bool = False
-    fin_wait2: bool = False  # substate: we have sent our FIN, the peer has not
-
-
-def allows_reuse(
-    release: Release,
-    tw: TimeWait,
-    *,
-    now_ms: int,
-    tw_reuse: int,
-    bound: bool = False,
-    delay_ms: int = REUSE_DELAY_MS,
-) -> bool:
-    """May connect() take over this TIME_WAIT of the very same five-tuple? `tcp_twsk_unique()`.
-
-    Without timestamps never. A port bound before connect() (twp == NULL): at once, whatever tcp_tw_reuse says. An
-    automatic port: only with tcp_tw_reuse, and old enough, where the rule changed twice: whole seconds more than 1
-    apart (to 4.18), at least 1 apart (4.19 to 6.13), strictly more than tcp_tw_reuse_delay ms (6.14+). The substate
-    FIN_WAIT2 rules it out since 6.12 (and in late stable releases of 5.4 and 5.15, which count as older here).
-    """
-    if tw.stamp == 0:
-        return False
-    if bound:
-        return True
-    if release < (4, 19, 0):
-        return tw_reuse != 0 and now_ms // 1000 - tw.stamp > 1
-    if not reuse_in_force(tw_reuse, tw.loopback) or (tw.fin_wait2 and release >= (6, 12, 0)):
-        return False
-    if release < (6, 14, 0):
-        return now_ms // 1000 - tw.stamp >= 1
-    return now_ms - tw.entered_ms > delay_ms
-
-
 def rest(
     *,
     tw_reuse: int,
@@ -117,4 +72,4 @@ def rest(
         return TIME_WAIT_SECONDS
     if bound:
         return 0.0
-    return delay_ms / 1000 if reuse_in_force(tw_reuse, loopback) else TIME_WAIT_SECONDS
+    return delay_ms / 1000 if is_in_force(_PRESENT.rules, tw_reuse, loopback) else TIME_WAIT_SECONDS

@@ -6,7 +6,7 @@ function of this room asks for a version number.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from timewait.tcp import counters
 from timewait.tcp.knobs import Knobs
@@ -164,9 +164,9 @@ _K_6_6 = _K_4_19._replace(tcp_syn_linear_timeouts=4)
 
 KERNELS: tuple[Kernel, ...] = (
     Kernel("2.6.32", "2.6.32.67", (2, 6, 32), _2_6_32, _K_2_6_32),
-    Kernel("el6", "2.6.32-642.6.2.el6", (2, 6, 32), _EL6, Knobs(tcp_syn_retries=5), ("el6-642",)),
+    Kernel("el6", "2.6.32-642.6.2.el6", (2, 6, 32), _EL6, Knobs(tcp_syn_retries=5), ("el6-642", "rhel6", "centos6")),
     Kernel("3.10", "3.10.65", (3, 10, 65), _3_10, Knobs(ip_local_port_range=_OLD_PORTS)),
-    Kernel("el7", "3.10.0-1160.el7", (3, 10, 0), _EL7, Knobs(), ("el7-1160",)),
+    Kernel("el7", "3.10.0-1160.el7", (3, 10, 0), _EL7, Knobs(), ("el7-1160", "rhel7", "centos7")),
     Kernel("4.1", "4.1.3", (4, 1, 3), _4_1, Knobs(ip_local_port_range=_OLD_PORTS)),
     Kernel("4.9", "4.9.80", (4, 9, 80), _4_9, Knobs()),
     Kernel("4.10", "4.10.1", (4, 10, 1), _4_10_1, Knobs()),
@@ -184,3 +184,17 @@ KERNELS: tuple[Kernel, ...] = (
     Kernel("6.14", "6.14.0", (6, 14, 0), _6_14, _K_6_6),
     Kernel("6.18", "6.18.19", (6, 18, 19), _6_18, _K_6_6),
 )
+
+CHANGES: tuple[tuple[tuple[int, int], dict[str, Any], dict[str, Any]], ...] = (
+    ((3, 1), {"syn_rto_ms": 1000}, {}),
+    ((3, 6), {"record_store": METRICS, "record_ipv6": True}, {}),
+    ((3, 7), {}, {"tcp_syn_retries": 6}),
+    ((3, 17), {"record_without_ts_drops": True}, {}),
+    ((4, 13), {"ts_in_ms": True}, {}),
+    ((5, 6), {"fast_syn_resend": True}, {}),
+    ((6, 5), {}, {"tcp_syn_linear_timeouts": 4}),
+    ((6, 7), {"paws_wrap_s": INT_MAX_US, "knows_usec_ts": True}, {}),
+    ((6, 16), {"tw_paws_counter": counters.PAWS_TIMEWAIT}, {}),
+)
+"""What changed between the rows, for a running kernel that has no row: release, rules, defaults. These are from the
+commits' dates, not from sources that were read."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from timewait.tcp import rulebook as rule
 from timewait.tcp.knobs import Knobs
 from timewait.tcp.paws import TCP_PAWS_MSL, TCP_PAWS_WINDOW
 from timewait.tcp.profiles import INET_PEER, METRICS_PAIR, NO_RECORD, Rules
@@ -42,6 +43,42 @@ def is_fresh(rules: Rules, record: Record, now_s: int) -> bool:
     return u32(now_s - record.stamp) < TCP_PAWS_MSL
 
 
+def judge(
+    rules: Rules,
+    knobs: Knobs,
+    record: Record,
+    has_ts: bool,
+    tsval: int,
+    now_s: int,
+    ipv6: bool = False,
+    routed: bool = True,
+) -> int:
+    """What tcp_tw_recycle makes of a SYN that reached a listener and no TIME_WAIT: the number of the rule.
+
+    RECYCLE_OLD_TS and RECYCLE_NO_TS drop it, the others let it pass. `routed`: the route back leads to the SYN's
+    source address (with source routing it does not). `tcp_v4_conn_request()` up to 3.10, then `tcp_conn_request()`
+    with `tcp_peer_is_proven()`.
+    """
+    if rules.record_store == NO_RECORD:
+        return rule.RECYCLE_GONE
+    if knobs.tcp_tw_recycle == 0:
+        return rule.RECYCLE_OFF
+    if ipv6 and not rules.record_ipv6:
+        return rule.RECYCLE_IPV6
+    without = not has_ts or knobs.tcp_timestamps == 0  # the option is not even read where timestamps are off
+    if without and not rules.record_without_ts_drops:
+        return rule.RECYCLE_WITHOUT_TS
+    if not routed:
+        return rule.RECYCLE_UNROUTED
+    if record.stamp == 0:
+        return rule.RECYCLE_NOTHING_KNOWN
+    if not is_fresh(rules, record, now_s):
+        return rule.RECYCLE_STALE
+    if without:
+        return rule.RECYCLE_NO_TS
+    return rule.RECYCLE_OLD_TS if older(record.ts, tsval, TCP_PAWS_WINDOW) else rule.RECYCLE_NOT_OLDER
+
+
 def drops_syn(
     rules: Rules,
     knobs: Knobs,
@@ -51,22 +88,10 @@ def drops_syn(
     now_s: int,
     ipv6: bool = False,
     routed: bool = True,
-    cookie: bool = False,
 ) -> bool:
-    """Whether a SYN that reached a listener, and no TIME_WAIT, is dropped for the peer's record.
-
-    `routed`: the route back leads to the SYN's source address (source routing: no). `cookie`: answered by a SYN
-    cookie, which comes before this check. `tcp_v4_conn_request()` up to 3.10, then `tcp_conn_request()`.
-    """
-    if rules.record_store == NO_RECORD or knobs.tcp_tw_recycle == 0 or cookie or not routed:
-        return False
-    if ipv6 and not rules.record_ipv6:
-        return False
-    if not is_fresh(rules, record, now_s):
-        return False
-    if not has_ts or knobs.tcp_timestamps == 0:
-        return rules.record_without_ts_drops
-    return older(record.ts, tsval, TCP_PAWS_WINDOW)
+    """Whether tcp_tw_recycle drops the SYN; see `judge`. One that a SYN cookie answers never gets so far."""
+    why = judge(rules, knobs, record, has_ts, tsval, now_s, ipv6, routed)
+    return why in (rule.RECYCLE_OLD_TS, rule.RECYCLE_NO_TS)
 
 
 def writes(rules: Rules, knobs: Knobs, stamp: int, ipv6: bool, known: bool, creates: bool) -> bool:
@@ -91,15 +116,17 @@ def creates_at_fin(rules: Rules) -> bool:
     return rules.record_store == INET_PEER
 
 
-def written(record: Record, new_ts: int, new_stamp: int, now_s: int) -> Record:
-    """The record after an event that remembers (new_ts, new_stamp); `tcp_v4_remember_stamp()`, the same since.
+def written(record: Record, new_ts: int, new_stamp: int, now_s: int, store: int = INET_PEER) -> Record:
+    """The record after an event that remembers (new_ts, new_stamp); `tcp_remember_stamp()`.
 
     Newer or equal: taken. Older: only when the record is more than 60 s old and was not stored later. So within its
-    60 s a record never moves backwards, whatever a slower clock behind the same address sends.
+    60 s a record never moves backwards, whatever a slower clock behind the same address sends. `store`: that of the
+    rules; from 3.10 on a record from the future, after the wall clock was set back, counts as old.
     """
     if record.stamp == 0 or s32(record.ts - new_ts) <= 0:
         return Record(u32(new_ts), new_stamp)
-    if record.stamp + TCP_PAWS_MSL < now_s and record.stamp <= new_stamp:
+    age = now_s - record.stamp if store == INET_PEER else u32(now_s - record.stamp)
+    if age > TCP_PAWS_MSL and record.stamp <= new_stamp:
         return Record(u32(new_ts), new_stamp)
     return record
 

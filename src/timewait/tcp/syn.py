@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from timewait.tcp.release import Release
+from timewait.tcp.kernels import Kernel
+from timewait.tcp.profiles import Rules
 
-LINEAR_SINCE: Release = (6, 5, 0)
-DEFAULT_LINEAR = 4  # tcp_syn_linear_timeouts
-DEFAULT_RETRIES = 6  # tcp_syn_retries; 5 in 2.6.32
-RTO_MAX = 120.0  # TCP_RTO_MAX
+TCP_RTO_MAX = 120.0  # s
+JIFFIES_2 = 2  # TCP_TIMEOUT_MIN, the fast second SYN of 5.6+
 EARLY, LATE = 0.1, 0.45  # how far from the sum a connect time still belongs to it: clock ticks, and the round trip
 
 
@@ -30,20 +29,16 @@ class Schedule(NamedTuple):
     linear: bool
 
 
-def schedule(release: Release, *, retries: int | None = None, linear: int | None = None) -> Schedule:
+def schedule(kernel: Kernel, *, retries: int | None = None, linear: int | None = None) -> Schedule:
     """The schedule of a kernel; `retries` and `linear` are tcp_syn_retries and tcp_syn_linear_timeouts where known.
 
-    First timeout 3 s in 2.6.32, 1 s since 3.1 (RFC 6298). An unknown release (0, 0, 0) counts as a present one.
+    First timeout 3 s in 2.6.32, 1 s since 3.1 (RFC 6298) and in late el6; `tcp_retransmit_timer()`.
     """
-    known = release > (0, 0, 0)
-    old = known and release < (3, 1, 0)
-    first = 3.0 if old else 1.0
-    if retries is None:
-        retries = 5 if old else DEFAULT_RETRIES
-    if linear is None:
-        linear = DEFAULT_LINEAR if not known or release >= LINEAR_SINCE else 0
+    retries = kernel.defaults.tcp_syn_retries if retries is None else retries
+    linear = kernel.defaults.tcp_syn_linear_timeouts if linear is None else linear
+    first = kernel.rules.syn_rto_ms / 1000
     retries, linear = min(max(0, retries), 255), min(max(0, linear), 255)
-    waits = [first] * linear + [min(RTO_MAX, first * 2.0 ** min(step, 10)) for step in range(retries + 1)]
+    waits = [first] * linear + [min(TCP_RTO_MAX, first * 2.0 ** min(step, 10)) for step in range(retries + 1)]
     *sends, gives_up = accumulate(waits)
     return Schedule((0.0, *sends), gives_up, linear > 0)
 
@@ -81,12 +76,12 @@ def shape(clusters: Sequence[tuple[float, int]]) -> str:
     return "exponential" if at & {3, 7, 15} else ""
 
 
-def seconds_until_connected(release: Release, round_trip: float) -> float:
+def seconds_until_connected(rules: Rules, round_trip: float, hz: int = 250) -> float:
     """How long connect() takes when its first SYN meets a TIME_WAIT that answers with a bare ACK, unfiltered.
 
     We answer that ACK with a RST, which ends the TIME_WAIT (rfc1337=0), and the next SYN succeeds: after two jiffies
-    since 5.6 (commit 9603d47b, `tcp_rcv_synsent_state_process`), after the first timeout before.
+    since 5.6 (`tcp_rcv_synsent_state_process()`), after the first timeout before.
     """
-    if release >= (5, 6, 0):
-        return 2 * round_trip + 0.008  # two jiffies at HZ=250
-    return schedule(release).sends[1] + round_trip
+    if rules.fast_syn_resend:
+        return 2 * round_trip + JIFFIES_2 / hz
+    return rules.syn_rto_ms / 1000 + round_trip

@@ -101,7 +101,7 @@ def tw_reuse(stage: Stage) -> Outcome:
                 limit * (SECONDS + second),
             ),
         ),
-        condition=f"no more than {limit:,.0f} connections a second use {PORTS:,} ports: the wall is ports per second",
+        condition=f"a port is used no more than once a second: {limit:,.0f}/s over {PORTS:,} ports",
     )
 
 

@@ -47,7 +47,7 @@ def wrap(stage: Stage) -> Outcome:
         with balancer.entered():
             listener = socket.create_server((balancer.address, 80))
         with listener, _crafted(client, balancer) as peer:
-            measures = []
+            measures: list[Measure] = []
             for start in STARTS:
                 for case in TIMESTAMPS + SEQUENCES:
                     stage.say(f"TSval {case.tsval:+d}, sequence {case.seq:+d} ...")

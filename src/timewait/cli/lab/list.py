@@ -1,8 +1,10 @@
-"""`timewait lab list`: the networks there are, and the labs that run."""
+"""`timewait lab list`: the networks there are, the claims shown on them, and the labs that run."""
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from typing import Annotated
 
 import typer
@@ -13,9 +15,10 @@ from timewait.cli.lab import lab
 
 @lab.command("list")
 def list_(json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
-    """Show the topologies, and the labs that run."""
+    """Show the topologies, the claims, and the labs that run."""
     import msgspec
 
+    from timewait.claims import claims
     from timewait.lab.registry import running
     from timewait.lab.topologies import TOPOLOGIES
 
@@ -25,6 +28,16 @@ def list_(json: Annotated[bool, typer.Option("--json", help="One JSON object.")]
         if json:
             found = {
                 "topologies": [{"name": one.name, "title": one.title} for one in topologies],
+                "claims": [
+                    {
+                        "claim": one.id,
+                        "title": one.title,
+                        "topology": one.topology,
+                        "slow": one.slow,
+                        "needs": one.needs,
+                    }
+                    for one in claims().values()
+                ],
                 "running": [{"name": one.name, "pid": one.pid, "hosts": sorted(one.hosts)} for one in labs],
             }
             sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
@@ -33,6 +46,15 @@ def list_(json: Annotated[bool, typer.Option("--json", help="One JSON object.")]
         print("Topologies (timewait lab show NAME, timewait lab up NAME)")
         for one in topologies:
             print(f"  {one.name:<{width}}  {one.title}")
+        print("\nClaims (timewait lab run NAME..., timewait lab run all)")
+        width, columns = max(map(len, claims())), max(60, min(110, shutil.get_terminal_size().columns))
+        for claim in claims().values():
+            title = claim.title + (" (slow)" if claim.slow else "")
+            print(
+                textwrap.fill(
+                    title, columns, initial_indent=f"  {claim.id:<{width}}  ", subsequent_indent=" " * (width + 4)
+                )
+            )
         if labs:
             print("\nRunning (timewait lab shell HOST)")
             for running_lab in labs:

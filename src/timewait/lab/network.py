@@ -20,6 +20,7 @@ from timewait.lab.namespaces import Namespace
 from timewait.lab.processes import Process, ProgramError
 from timewait.lab.server import BODY, Server
 from timewait.lab.topology import Host, Link, Topology, TopologyError, unknown
+from timewait.lab.wire import Wire
 
 _FORWARDING = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
 
@@ -117,6 +118,7 @@ class Network:
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         self.hosts: dict[str, LabHost] = {}
+        self.wires: list[Wire] = []  # in the order of the topology's links that have one
 
     def __getitem__(self, name: str) -> LabHost:
         """Raises TopologyError, naming the nearest, where there is no such host."""
@@ -126,7 +128,8 @@ class Network:
 
     def died(self) -> list[str]:
         """One sentence about each process of ours that has ended by itself: `nginx on balancer was ended by ...`."""
-        return [told for host in self.hosts.values() for watch in host.watched if (told := watch())]
+        watches = [watch for host in self.hosts.values() for watch in host.watched]
+        return [told for watch in (*watches, *(wire.died for wire in self.wires)) if (told := watch())]
 
 
 @contextmanager
@@ -151,16 +154,28 @@ def build(topology: Topology) -> Iterator[Network]:
                 with network[host.name].entered():
                     sockets[host.name] = while_building.enter_context(IPRoute())
             for link in topology.links:
+                if link.wire is not None:
+                    stack.callback(_wire(network, link).stop)
                 _join(network, sockets, link)
             for host in topology.hosts:
                 _configure(network[host.name], sockets[host.name])
         yield network
 
 
+def _wire(network: Network, link: Link) -> Wire:
+    """The process between the hosts of a link; it makes their interfaces."""
+    a, b = link.ends
+    wire = Wire(link.wire, (network[a.host].namespace, a.interface), (network[b.host].namespace, b.interface))
+    network.wires.append(wire)
+    return wire
+
+
 def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
+    """Addresses on both ends of a link; without a wire the link itself too."""
     one, other = link.ends
-    peer = {"ifname": other.interface, "net_ns_fd": network[other.host].namespace.fd}
-    sockets[one.host].link("add", ifname=one.interface, kind="veth", peer=peer)
+    if link.wire is None:
+        peer = {"ifname": other.interface, "net_ns_fd": network[other.host].namespace.fd}
+        sockets[one.host].link("add", ifname=one.interface, kind="veth", peer=peer)
     for end in link.ends:
         netlink = sockets[end.host]
         index = netlink.link_lookup(ifname=end.interface)[0]

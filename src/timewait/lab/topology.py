@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from timewait.lab.wire.spec import WireSpec
+
 _LONGEST_NAME = 15  # IFNAMSIZ less its terminating zero, linux/if.h
 
 
@@ -96,7 +98,7 @@ class End(msgspec.Struct, frozen=True):
 
 class Link(msgspec.Struct, frozen=True):
     ends: tuple[End, End]
-    wire: Any = None  # a timewait.lab.wire.WireSpec: a process between the ends; None: the kernel's veth alone
+    wire: WireSpec | None = None  # a process between the ends, the first one its `a`; None: the kernel's veth alone
 
 
 class Topology(msgspec.Struct, frozen=True):
@@ -128,7 +130,7 @@ class Topology(msgspec.Struct, frozen=True):
         new = msgspec.structs.replace(old, **fields)
         return msgspec.structs.replace(self, hosts=tuple(new if host is old else host for host in self.hosts))
 
-    def wired(self, first: str, second: str, wire: Any) -> Topology:
+    def wired(self, first: str, second: str, wire: WireSpec | None) -> Topology:
         """The same network with a wire in the link between two hosts. Raises TopologyError when none joins them."""
         found = [link for link in self.links if {end.host for end in link.ends} == {first, second}]
         if not found:

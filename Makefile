@@ -1,7 +1,7 @@
 # `make demo` and `make test` work on a fresh Debian or Ubuntu with Python 3.11 or later; they fetch what they need.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs docs-peers lock clean
+.PHONY: help demo test lint format bench docs docs-claims docs-peers lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 export PYTHON
@@ -13,6 +13,7 @@ help:
 	@echo "make bench       speed beside wrk, ab, h2load, hey and siege; minutes"
 	@echo "make docs        writes docs/ and the README's output again, from the program itself"
 	@echo "make docs-peers  writes docs/peers.md again: what peers say when connections fail; minutes"
+	@echo "make docs-claims writes docs/claims.md again: every claim as an experiment; forty minutes"
 	@echo "make lock        requirements*.lock from pyproject.toml"
 
 demo:
@@ -51,6 +52,12 @@ docs-peers:
 	@scripts/setup dev
 	@scripts/peers
 	@$(BIN)/python scripts/compare_peers.py
+
+# Every claim, the slow ones too, which wait for the kernel's own 60 s and 2,147 s. ARGS=--quick leaves those out.
+docs-claims:
+	@scripts/setup dev
+	@scripts/peers
+	@$(BIN)/python scripts/claims_page.py $(ARGS)
 
 lock:
 	@scripts/lock

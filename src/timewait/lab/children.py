@@ -85,6 +85,18 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def on_sigterm() -> int:
+    """A descriptor that becomes readable when SIGTERM comes to this process, which it does not end then.
+
+    For a child that has something to bring to its end first.
+    """
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.set_wakeup_fd(writable)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    return readable
+
+
 def _close_all_but(kept: set[int]) -> None:
     for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if number not in kept:

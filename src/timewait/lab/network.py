@@ -20,7 +20,7 @@ from timewait.lab.namespaces import Namespace
 from timewait.lab.processes import Process, ProgramError
 from timewait.lab.server import BODY, Server
 from timewait.lab.topology import Host, Link, Topology, TopologyError, unknown
-from timewait.lab.wire import Wire
+from timewait.lab.wire import Wire, WireSpec
 
 _FORWARDING = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
 
@@ -155,17 +155,17 @@ def build(topology: Topology) -> Iterator[Network]:
                     sockets[host.name] = while_building.enter_context(IPRoute())
             for link in topology.links:
                 if link.wire is not None:
-                    stack.callback(_wire(network, link).stop)
+                    stack.callback(_wire(network, link, link.wire).stop)
                 _join(network, sockets, link)
             for host in topology.hosts:
                 _configure(network[host.name], sockets[host.name])
         yield network
 
 
-def _wire(network: Network, link: Link) -> Wire:
+def _wire(network: Network, link: Link, spec: WireSpec) -> Wire:
     """The process between the hosts of a link; it makes their interfaces."""
     a, b = link.ends
-    wire = Wire(link.wire, (network[a.host].namespace, a.interface), (network[b.host].namespace, b.interface))
+    wire = Wire(spec, (network[a.host].namespace, a.interface), (network[b.host].namespace, b.interface))
     network.wires.append(wire)
     return wire
 

@@ -8,13 +8,12 @@ its timeout is in microseconds, where that of epoll_wait(2) is in milliseconds, 
 from __future__ import annotations
 
 import gc
-import os
 import select
-import signal
 import time
 
 import msgspec
 
+from timewait.lab.children import on_sigterm
 from timewait.lab.wire import told
 from timewait.lab.wire.board import Board
 from timewait.lab.wire.core import Core, Frame, dice
@@ -45,7 +44,7 @@ class Loop:
     def run(self) -> int:
         """The exit status."""
         gc.disable()  # nothing here makes cycles, and looking for them would stop the wire for milliseconds
-        stop = _on_sigterm()
+        stop = on_sigterm()
         for tap in self._taps:
             tap.start()
         ends = [tap.fileno() for tap in self._taps]
@@ -119,12 +118,3 @@ class Loop:
     def _record(self, frame: Frame) -> None:
         assert self._recorder is not None
         self._recorder.add(frame, time.time_ns())
-
-
-def _on_sigterm() -> int:
-    """A descriptor that becomes readable when SIGTERM comes."""
-    readable, writable = os.pipe()
-    os.set_blocking(writable, False)
-    signal.set_wakeup_fd(writable)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    return readable

@@ -5,7 +5,8 @@ or 550 small ones, which is less than a sender's window. A TPACKET_V2 ring (pack
 documentation) has as many slots as we ask for, without a system call a frame. Each slot begins with
 
     status, length on the line, length here   32 bits each
-    place of the frame in the slot            16 bits
+    place of the frame in the slot            16 bits, and 16 others
+    seconds, nanoseconds                      32 bits each
 
 and belongs to us while bit 0 of its status is set.
 """
@@ -90,6 +91,11 @@ class Tap:
                 words[word] = 0
                 place += self._slot
                 self._place = place if place < _RING_BYTES else 0
+
+    def time_ns(self) -> int:
+        """When the frame that `frames` gave last came, on the wall clock, by the kernel's reading."""
+        word = self._place >> 2
+        return self._words[word + 4] * 1_000_000_000 + self._words[word + 5]
 
     def lost(self) -> int:
         """Frames for which no slot was free since the last time this was asked."""

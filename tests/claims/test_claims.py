@@ -14,7 +14,7 @@ import pytest
 
 import peers
 from kit.namespace import needs_namespaces
-from kit.run_timewait import TIMEWAIT
+from kit.run_timewait import SCRIPT as TIMEWAIT
 from timewait.claims import claims
 from timewait.claims.runner import Settings, run_one
 from timewait.verdict import HOLDS, ONLY_IF

@@ -8,7 +8,7 @@ from timewait.claims.claim import Claim, UnknownClaimError, find, registered
 def claims() -> dict[str, Claim]:
     """All of them by id, in the order in which they explain each other."""
     # isort: off
-    from timewait.claims import source_ports, search, closing, nat, wrap, behind  # noqa: F401  each registers its own
+    from timewait.claims import source_ports, search, closing, recycle, nat, wrap, behind  # noqa: F401  each registers its own
     # isort: on
 
     return registered()

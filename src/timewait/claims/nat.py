@@ -114,7 +114,7 @@ def nat_tuple_reuse(stage: Stage) -> Outcome:
                 filtered.paws,
             ),
         ),
-        condition="the timestamp is older; whether that stalls or fails decides the way back of the balancer's ACK",
+        condition="the new timestamp is older; for good only where the balancer's ACK is filtered on its way back",
         notes=(
             "Unfiltered, the client answers the balancer's ACK with a RST and its next SYN gets through: the slowest "
             f"connect took {plain.slowest * 1000:.0f} ms. Where a firewall eats that ACK, every SYN is rejected.",

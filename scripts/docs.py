@@ -73,7 +73,7 @@ def cli_page() -> str:
 def command_names(group: typer.Typer, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """`("stress",)`, ...; a group of commands, then each of its own: `("lab",)`, `("lab", "up")`, ..."""
     for command in group.registered_commands:
-        yield (*before, command.name or getattr(command.callback, "__name__", ""))
+        yield (*before, str(command.name or getattr(command.callback, "__name__", "")))
     for inner in group.registered_groups:
         assert inner.typer_instance is not None
         name = (*before, str(inner.name))

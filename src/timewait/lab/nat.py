@@ -41,14 +41,17 @@ def ruleset(host: Host) -> str:
     lines: list[str] = []
     if host.nat:
         lines += _source_nat(host.nat)
-        if host.nat.drop_invalid:
-            lines += _table("inet", "firewall", "forward", "filter", "forward", "filter", [DROP_INVALID])
+        drops = [DROP_INVALID] * host.nat.drop_invalid + [DROP_ACKS_TO_SYNS] * host.nat.drop_acks_to_syns
+        if drops:
+            lines += _table("inet", "firewall", "forward", "filter", "forward", "filter", drops)
     if host.forward:
         lines += _forward(host.forward)
     return "".join(f"{line}\n" for line in lines)
 
 
 DROP_INVALID = "ct state invalid counter drop"
+# A connection is assured from the client's second segment on (tcp_packet(), net/netfilter/nf_conntrack_proto_tcp.c).
+DROP_ACKS_TO_SYNS = "ct direction reply ct status & assured == 0 tcp flags & (syn | rst | ack) == ack counter drop"
 
 
 def _source_nat(nat: Nat) -> Iterator[str]:

@@ -105,24 +105,35 @@ def _start(
 def _wait_until_listening(host: LabHost, process: Process, port: int) -> None:
     limit = time.monotonic() + _READY
     with host.entered():
-        while not _listens(port):
+        while not _listens(process.pid, port):
             ended = process.wait(0.005) is not None
             if ended or time.monotonic() > limit:
                 how = "ended" if ended else f"does not listen on port {port} after {_READY:.0f} s"
                 raise ProgramError(f"{process.name} {how}: {process.log() or 'it wrote no log'}")
 
 
-def _listens(port: int) -> bool:
-    """Whether a TCP socket listens on this port, in the namespace the calling thread is in (proc(5))."""
-    wanted = f":{port:04X}"
+def _listens(pid: int, port: int) -> bool:
+    """Whether this process listens on this port, in the namespace the calling thread is in (proc(5))."""
+    wanted, inodes = f":{port:04X}", set()
     for table in ("tcp", "tcp6"):
         try:
             lines = Path("/proc/thread-self/net", table).read_text().splitlines()[1:]
         except FileNotFoundError:  # a kernel without IPv6
             continue
-        if any(words[1].endswith(wanted) and words[3] == _LISTEN for words in map(str.split, lines)):
-            return True
-    return False
+        rows = [line.split() for line in lines]
+        inodes |= {f"socket:[{row[9]}]" for row in rows if row[1].endswith(wanted) and row[3] == _LISTEN}
+    return bool(inodes & _open(pid))
+
+
+def _open(pid: int) -> set[str]:
+    """What a process has open, as /proc names it; nothing of one that has ended or is just executing a program."""
+    found = set()
+    try:
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            found.add(str(file.readlink()))
+    except OSError:
+        pass
+    return found
 
 
 def _prepare(further: Callable[[], None]) -> None:

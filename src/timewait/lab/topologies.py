@@ -28,7 +28,7 @@ from timewait.lab.topology import (
 BALANCER = "10.0.0.1"
 # A gateway of a carrier: few ports, forgotten soon, so that a five-tuple comes back within the 60 s of TIME_WAIT.
 NAT_PORTS = (20_000, 20_999)
-NAT_TIMEOUTS = {"time_wait": 2, "fin_wait": 5, "last_ack": 2, "close_wait": 5, "close": 1}
+NAT_TIMEOUTS = {"time_wait": 2, "fin_wait": 5, "last_ack": 2, "close_wait": 5, "close": 1, "syn_sent": 5}
 
 
 def topology(name: str) -> Topology:

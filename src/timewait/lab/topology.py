@@ -57,6 +57,7 @@ class Nat(msgspec.Struct, frozen=True):
     persistent: bool = False  # the same pool address for all connections of a client
     timeouts: Mapping[str, int] = {}  # seconds; "time_wait": 5 is nf_conntrack_tcp_timeout_time_wait
     drop_invalid: bool = False  # drop what conntrack calls invalid, as many firewalls do
+    drop_acks_to_syns: bool = False  # and the bare ACK that a TIME_WAIT answers a SYN with: conntrack lets it pass
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -34,7 +34,8 @@ def _nat_notes(nat: Nat) -> list[str]:
     first = f"NAT to {' '.join(nat.pool)}{ports}{choice}" + (" persistent" if nat.persistent else "")
     times = [f"{name} {seconds} s" for name, seconds in nat.timeouts.items()]
     lines = [first, *(["forgets after: " + ", ".join(times)] if times else [])]
-    return lines + (["drops what conntrack calls invalid"] if nat.drop_invalid else [])
+    lines += ["drops what conntrack calls invalid"] * nat.drop_invalid
+    return lines + ["drops ACKs to SYNs"] * nat.drop_acks_to_syns
 
 
 def _forward_notes(forward: Forward) -> list[str]:

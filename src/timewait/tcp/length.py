@@ -137,9 +137,7 @@ def granularity(ticks: int) -> int:
     `calc_wheel_index()`, kernel/time/timer.c.
     """
     step, reach = 1, LEVEL_SIZE - 1
-    for _ in range(WHEEL_LEVELS - 1):
-        if ticks < reach:
-            return step
+    while ticks >= reach and step < 8 ** (WHEEL_LEVELS - 1):
         step, reach = step * 8, reach * 8
     return step
 

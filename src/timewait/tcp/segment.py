@@ -39,17 +39,19 @@ def s32(x: int) -> int:
 
 def after(a: int, b: int) -> bool:
     """Sequence number `a` comes after `b`; `after()`, include/net/tcp.h."""
-    return s32(b - a) < 0
+    return (b - a) & HALF != 0
 
 
 def older(a: int, b: int, window: int) -> bool:
     """Timestamp `b` is more than `window` ticks older than `a`; the comparison in `tcp_paws_check()`."""
-    return s32(a - b) > window
+    return ((a - b + HALF) & MASK) - HALF > window
 
 
 def end_seq(segment: Segment) -> int:
     """The sequence number behind the segment: SYN and FIN count as one each."""
-    return u32(segment.seq + segment.length + (segment.flags & FIN != 0) + (segment.flags & SYN != 0))
+    return (
+        segment.seq + segment.length + (segment.flags & FIN) + ((segment.flags & SYN) >> 1)
+    ) & MASK  # FIN 1, SYN 2
 
 
 def in_window(seq: int, end: int, start: int, stop: int) -> bool:

@@ -18,6 +18,13 @@ from timewait.tcp.ratelimit import concerns, is_held_back
 from timewait.tcp.recycle import creates_at_fin, writes
 from timewait.tcp.segment import ACK, FIN, RST, SYN, Segment, after, end_seq, in_window, s32, u32
 
+# Bound once: looking up a member of an enum takes as long as a comparison of timestamps.
+_ACCEPT, _DROP, _ACK = Action.ACCEPT, Action.DROP, Action.ACK
+_RESET, _KILL, _IGNORE = Action.RESET, Action.KILL, Action.IGNORE
+
+# what a segment changes in a TIME_WAIT: its last timestamp, its substate, the time of the last ACK
+_STORED, _ENDED, _ACKED = 1, 2, 4
+
 TCP_TIMEWAIT_LEN = 60_000  # ms, include/net/tcp.h; no sysctl changes it
 
 
@@ -47,12 +54,46 @@ class Answer(NamedTuple):
     isn: int  # initial sequence number of our SYN-ACK, for an accepted SYN; else 0
     gone: bool  # the TIME_WAIT is no more
     remembers: bool  # the peer's record is written with tw.ts and tw.stamp (tcp_tw_recycle)
-    tw: TimeWait  # the TIME_WAIT afterwards
+    changed: int  # bits; what `afterwards` makes of the rest
+    before: TimeWait
+    segment: Segment
+    now_s: int
+    now_ms: int
 
     @property
     def rearm_seconds(self) -> float:
         """`rearm_ms` in seconds."""
         return self.rearm_ms / 1000
+
+    @property
+    def tw(self) -> TimeWait:
+        """The TIME_WAIT as it then stands."""
+        return afterwards(self)
+
+
+def afterwards(answer: Answer) -> TimeWait:
+    """The TIME_WAIT as it stands after the answer; put together when asked for, since most askers never look."""
+    tw, changed = answer.before, answer.changed
+    if changed == 0:
+        return tw
+    ts, stamp, entered_ms = tw.ts, tw.stamp, tw.entered_ms
+    if changed & _STORED:
+        ts, stamp = answer.segment.tsval, answer.now_s
+        if changed & _ENDED:
+            entered_ms = answer.now_ms
+    return TimeWait(
+        end_seq(answer.segment) if changed & _ENDED else tw.rcv_nxt,
+        tw.snd_nxt,
+        ts,
+        stamp,
+        tw.fin_wait2 and not changed & _ENDED,
+        entered_ms,
+        answer.now_ms if changed & _ACKED else tw.last_ack_ms,
+        tw.loopback,
+        tw.rcv_wnd,
+        tw.timeout_ms,
+        tw.ipv6,
+    )
 
 
 def next_isn(snd_nxt: int) -> int:
@@ -85,47 +126,52 @@ def answer(
         return _in_fin_wait2(rules, knobs, tw, segment, now_s, now_ms, saw, rejected, known)
 
     if not rejected and segment.seq == tw.rcv_nxt and (flags & RST or end_seq(segment) == segment.seq):
-        return _in_place(rules, knobs, tw, segment, now_s, saw)
+        return _in_place(rules, knobs, tw, segment, now_s, now_ms, saw)
 
     opens = flags & SYN and not flags & (RST | ACK) and not rejected
     if opens:
         newer = saw and s32(tw.ts - segment.tsval) < 0
         if newer or after(segment.seq, tw.rcv_nxt):
-            return _opens(rules, tw, newer, listening, accept_queue_full, young)
+            full = accept_queue_full and (young > 1 or not rules.accept_queue_young)
+            return _opens(rules, tw, segment, now_s, now_ms, newer, listening, full)
 
     counted = rules.tw_paws_counter if rejected else 0
     if flags & RST:
-        return Answer(Action.IGNORE, 0, counted, rule.RST_ELSEWHERE, 0, False, False, tw)
+        return Answer(_IGNORE, 0, counted, rule.RST_ELSEWHERE, 0, False, False, 0, tw, segment, now_s, now_ms)
     rearm = TCP_TIMEWAIT_LEN if rejected or flags & ACK else 0
     why = rule.TW_PAWS if rejected else rule.SYN_OLD_SEQ if opens else rule.TW_OUT_OF_WINDOW
-    return _acks(rules, knobs, tw, segment, now_ms, why, rearm, counted, counters.ACK_SKIPPED_TIMEWAIT)
+    skipped = counters.ACK_SKIPPED_TIMEWAIT
+    return _acks(rules, knobs, tw, segment, now_s, now_ms, why, rearm, counted, skipped)
 
 
-def _in_place(rules: Rules, knobs: Knobs, tw: TimeWait, segment: Segment, now_s: int, saw: bool) -> Answer:
+def _in_place(
+    rules: Rules, knobs: Knobs, tw: TimeWait, segment: Segment, now_s: int, now_ms: int, saw: bool
+) -> Answer:
     """A RST or an empty segment exactly at rcv_nxt."""
     rearm, why = TCP_TIMEWAIT_LEN, rule.TW_BARE_ACK
     if segment.flags & RST:
         if knobs.tcp_rfc1337 == 0:
-            return Answer(Action.KILL, 0, 0, rule.RST_KILLS, 0, True, False, tw)
+            return Answer(_KILL, 0, 0, rule.RST_KILLS, 0, True, False, 0, tw, segment, now_s, now_ms)
         rearm, why = TCP_TIMEWAIT_LEN if rules.rfc1337_rearms else 0, rule.RST_RFC1337
-    if saw:
-        tw = stored(tw, segment.tsval, now_s)
-    return Answer(Action.IGNORE, rearm, 0, why, 0, False, False, tw)
+    changed = _STORED if saw else 0
+    return Answer(_IGNORE, rearm, 0, why, 0, False, False, changed, tw, segment, now_s, now_ms)
 
 
-def _opens(rules: Rules, tw: TimeWait, newer: bool, listening: bool, accept_queue_full: bool, young: int) -> Answer:
+def _opens(
+    rules: Rules, tw: TimeWait, segment: Segment, now_s: int, now_ms: int, newer: bool, listening: bool, full: bool
+) -> Answer:
     """A SYN that may open the next connection of the five-tuple (TCP_TW_SYN).
 
     Its TIME_WAIT is removed before the listener looks at it, and the listener skips the checks of an ordinary SYN
     but for the accept queue: what is dropped there has cost the TIME_WAIT all the same.
     """
     if not listening:
-        return Answer(Action.ACK, 0, 0, rule.NO_LISTENER, 0, False, False, tw)
-    if accept_queue_full and (young > 1 or not rules.accept_queue_young):
+        return Answer(_ACK, 0, 0, rule.NO_LISTENER, 0, False, False, 0, tw, segment, now_s, now_ms)
+    if full:
         counted = counters.LISTEN_OVERFLOWS | counters.LISTEN_DROPS if rules.counts_listen_drops else 0
-        return Answer(Action.DROP, 0, counted, rule.ACCEPT_QUEUE_FULL, 0, True, False, tw)
+        return Answer(_DROP, 0, counted, rule.ACCEPT_QUEUE_FULL, 0, True, False, 0, tw, segment, now_s, now_ms)
     why = rule.SYN_NEWER_TS if newer else rule.SYN_HIGHER_SEQ
-    return Answer(Action.ACCEPT, 0, 0, why, next_isn(tw.snd_nxt), True, False, tw)
+    return Answer(_ACCEPT, 0, 0, why, next_isn(tw.snd_nxt), True, False, 0, tw, segment, now_s, now_ms)
 
 
 def _in_fin_wait2(
@@ -143,21 +189,19 @@ def _in_fin_wait2(
     flags, end = segment.flags, end_seq(segment)
     if rejected or not in_window(segment.seq, end, tw.rcv_nxt, u32(tw.rcv_nxt + tw.rcv_wnd)):
         why = rule.FW2_PAWS if rejected else rule.FW2_OUT_OF_WINDOW
-        return _acks(rules, knobs, tw, segment, now_ms, why, 0, 0, counters.ACK_SKIPPED_FINWAIT2)
+        return _acks(rules, knobs, tw, segment, now_s, now_ms, why, 0, 0, counters.ACK_SKIPPED_FINWAIT2)
     if flags & RST:
-        return Answer(Action.KILL, 0, 0, rule.FW2_RST, 0, True, False, tw)
+        return Answer(_KILL, 0, 0, rule.FW2_RST, 0, True, False, 0, tw, segment, now_s, now_ms)
     if flags & SYN and not after(tw.rcv_nxt, segment.seq):
-        return Answer(Action.RESET, 0, 0, rule.FW2_SYN, 0, True, False, tw)
+        return Answer(_RESET, 0, 0, rule.FW2_SYN, 0, True, False, 0, tw, segment, now_s, now_ms)
     if not flags & ACK or not after(end, tw.rcv_nxt) or end == segment.seq:
-        return Answer(Action.IGNORE, 0, 0, rule.FW2_NOTHING_NEW, 0, False, False, tw)
+        return Answer(_IGNORE, 0, 0, rule.FW2_NOTHING_NEW, 0, False, False, 0, tw, segment, now_s, now_ms)
     if not flags & FIN or end != u32(tw.rcv_nxt + 1):
-        return Answer(Action.RESET, 0, 0, rule.FW2_DATA, 0, True, False, tw)
-    tw = ended(tw, end)
-    if saw:
-        tw = stored(tw, segment.tsval, now_s, now_ms)
-    remembers = writes(rules, knobs, tw.stamp, tw.ipv6, known, creates_at_fin(rules))
+        return Answer(_RESET, 0, 0, rule.FW2_DATA, 0, True, False, 0, tw, segment, now_s, now_ms)
+    changed, stamp = (_ENDED | _STORED, now_s) if saw else (_ENDED, tw.stamp)
+    remembers = writes(rules, knobs, stamp, tw.ipv6, known, creates_at_fin(rules))
     rearm = tw.timeout_ms if remembers else TCP_TIMEWAIT_LEN
-    return Answer(Action.ACK, rearm, 0, rule.FW2_FIN, 0, False, remembers, tw)
+    return Answer(_ACK, rearm, 0, rule.FW2_FIN, 0, False, remembers, changed, tw, segment, now_s, now_ms)
 
 
 def _acks(
@@ -165,6 +209,7 @@ def _acks(
     knobs: Knobs,
     tw: TimeWait,
     segment: Segment,
+    now_s: int,
     now_ms: int,
     why: int,
     rearm: int,
@@ -172,62 +217,10 @@ def _acks(
     skipped: int,
 ) -> Answer:
     """An ACK, unless one left less than tcp_invalid_ratelimit ago."""
+    changed = 0
     if concerns(rules, segment):
         if is_held_back(knobs, tw.last_ack_ms, now_ms):
-            return Answer(Action.IGNORE, rearm, counted | skipped, rule.ACK_LIMITED, 0, False, False, tw)
-        tw = acked(tw, now_ms)
-    return Answer(Action.ACK, rearm, counted, why, 0, False, False, tw)
-
-
-# The three ways a TIME_WAIT changes, field by field: compiled code has no `_replace`.
-
-
-def stored(tw: TimeWait, tsval: int, now_s: int, entered_ms: int = -1) -> TimeWait:
-    """With another timestamp of the peer, stored now; `entered_ms` -1 leaves the entry as it was."""
-    return TimeWait(
-        tw.rcv_nxt,
-        tw.snd_nxt,
-        tsval,
-        now_s,
-        tw.fin_wait2,
-        tw.entered_ms if entered_ms < 0 else entered_ms,
-        tw.last_ack_ms,
-        tw.loopback,
-        tw.rcv_wnd,
-        tw.timeout_ms,
-        tw.ipv6,
-    )
-
-
-def ended(tw: TimeWait, rcv_nxt: int) -> TimeWait:
-    """Out of FIN_WAIT2: the peer's FIN has been counted."""
-    return TimeWait(
-        rcv_nxt,
-        tw.snd_nxt,
-        tw.ts,
-        tw.stamp,
-        False,
-        tw.entered_ms,
-        tw.last_ack_ms,
-        tw.loopback,
-        tw.rcv_wnd,
-        tw.timeout_ms,
-        tw.ipv6,
-    )
-
-
-def acked(tw: TimeWait, now_ms: int) -> TimeWait:
-    """With an ACK sent now."""
-    return TimeWait(
-        tw.rcv_nxt,
-        tw.snd_nxt,
-        tw.ts,
-        tw.stamp,
-        tw.fin_wait2,
-        tw.entered_ms,
-        now_ms,
-        tw.loopback,
-        tw.rcv_wnd,
-        tw.timeout_ms,
-        tw.ipv6,
-    )
+            counted |= skipped
+            return Answer(_IGNORE, rearm, counted, rule.ACK_LIMITED, 0, False, False, 0, tw, segment, now_s, now_ms)
+        changed = _ACKED
+    return Answer(_ACK, rearm, counted, why, 0, False, False, changed, tw, segment, now_s, now_ms)

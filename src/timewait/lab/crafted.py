@@ -121,6 +121,12 @@ class Crafted:
                 return None
         return self._waiting.popleft()
 
+    def stay(self, seconds: float) -> None:
+        """Lets time pass; what comes meanwhile is kept, and neighbours are answered."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._wait(left)
+
     def settled(self) -> list[Seen]:
         """Every segment the host has sent until now, and certainly no less: nothing of it is still on its way.
 

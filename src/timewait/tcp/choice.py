@@ -15,11 +15,11 @@ from timewait.tcp.segment import u32
 
 NO_PORT = -1
 
-# what a port is to the search
+# what a port is to the search: below BUSY it is taken
 FREE = 0  # nobody has it
 SHARED = 1  # connections to other destinations have it, none to this one
-BUSY = 2  # the five-tuple exists, or its TIME_WAIT may not be taken over
-REUSABLE = 3  # the five-tuple is in TIME_WAIT and may be taken over (`reuse.reuse`)
+REUSABLE = 2  # the five-tuple is in TIME_WAIT and may be taken over (`reuse.reuse`)
+BUSY = 3  # the five-tuple exists, or its TIME_WAIT may not be taken over
 BOUND = 4  # somebody used bind() or listen() on it: never shared
 RESERVED = 5  # ip_local_reserved_ports
 
@@ -74,24 +74,26 @@ def start(rules: Rules, low: int, high: int, hint: int, port_hash: int, own_rang
 def nth(rules: Rules, low: int, high: int, offset: int, n: int, own_range: bool = False) -> int:
     """The n-th port tried (0 first), from the `offset` that `start` gave."""
     size = span(rules, low, high, own_range)
-    if rules.port_search == LINEAR:
+    return _nth(rules.port_search, size, passes(rules, own_range), low, high, offset, n)
+
+
+def _nth(search: int, size: int, by_two: bool, low: int, high: int, offset: int, n: int) -> int:
+    if search == LINEAR:
         return low + u32(offset + n + 1) % size
-    if rules.port_search == LINEAR_EVEN:
+    if search == LINEAR_EVEN:
         return low + u32(offset + n) % size
-    if passes(rules, own_range):
-        half = max(1, size // 2)
-        offset, n = offset + (n // half), 2 * (n % half)
     port = low + offset + n
+    if by_two:
+        half = max(1, size // 2)
+        port = low + offset + n // half + 2 * (n % half)
     return port - size if port > high else port
 
 
-def steps(rules: Rules, low: int, high: int, n: int, own_range: bool = False) -> int:
+def _steps(search: int, size: int, by_two: bool, n: int) -> int:
     """The kernel's own count for the n-th port tried: its loop variable."""
-    if rules.port_search == LINEAR:
+    if search == LINEAR:
         return n + 1
-    if not passes(rules, own_range):
-        return n
-    return 2 * (n % max(1, span(rules, low, high, own_range) // 2))
+    return 2 * (n % max(1, size // 2)) if by_two else n
 
 
 def advance(rules: Rules, steps: int, random8: int = 0, own_range: bool = False) -> int:
@@ -106,23 +108,18 @@ def advance(rules: Rules, steps: int, random8: int = 0, own_range: bool = False)
     return steps + step
 
 
-def is_taken(rules: Rules, state: int) -> bool:
-    """Whether the search takes a port that is `state` to it."""
-    if state == RESERVED:
-        return not rules.knows_reserved_ports
-    return state in (FREE, SHARED, REUSABLE)
-
-
 def choose(rules: Rules, low: int, high: int, offset: int, states: Sequence[int], own_range: bool = False) -> Choice:
     """The port that connect() takes; `states[port - low]` is what each is to this search.
 
     Exhausted: EADDRNOTAVAIL. (bind() to port 0 that finds none fails with EADDRINUSE instead.)
     """
     size = span(rules, low, high, own_range)
+    search, by_two = rules.port_search, passes(rules, own_range)
     for n in range(size):
-        port = nth(rules, low, high, offset, n, own_range)
-        if is_taken(rules, states[port - low]):
-            return Choice(port, steps(rules, low, high, n, own_range), n + 1, 0, states[port - low])
+        port = _nth(search, size, by_two, low, high, offset, n)
+        state = states[port - low]
+        if state < BUSY or (state == RESERVED and not rules.knows_reserved_ports):
+            return Choice(port, _steps(search, size, by_two, n), n + 1, 0, state)
     return Choice(NO_PORT, 0, size, EADDRNOTAVAIL, BUSY)
 
 

@@ -22,28 +22,36 @@ TWKILL_PERIOD = TCP_TIMEWAIT_LEN // TWKILL_SLOTS  # ms: 7.5 s
 WHEEL_LEVELS, LEVEL_SIZE = 9, 64  # kernel/time/timer.c
 
 
-class Length(NamedTuple):
-    """How long a TIME_WAIT lasts, in ms."""
+class Ending(NamedTuple):
+    """When a timer set to some time really fires, in ms, and what is counted then."""
 
     low_ms: int
     high_ms: int
     counter: int  # bit of timewait.tcp.counters: TW or TWKilled
-    rule: int  # key of rulebook.RULES
-    nominal_ms: int  # what the timer is asked for
-    short_ms: int  # tw_timeout: what a FIN that ends the substate FIN_WAIT2 sets; 60 s without tcp_tw_recycle
-    remembers: bool  # the peer's record is written (tcp_tw_recycle)
     busy_low_ms: int  # the same range while other short TIME_WAITs wait on the fast wheel
     busy_high_ms: int
 
 
-class Ending(NamedTuple):
-    """When a timer set to some time really fires, in ms."""
+class Length(NamedTuple):
+    """How long a TIME_WAIT lasts."""
 
-    low_ms: int
-    high_ms: int
-    counter: int
-    busy_low_ms: int
-    busy_high_ms: int
+    ending: Ending
+    rule: int  # key of rulebook.RULES
+    nominal_ms: int  # what the timer is set to
+    short_ms: int  # tw_timeout: what a FIN that ends the substate FIN_WAIT2 sets; 60 s without tcp_tw_recycle
+    remembers: bool  # the peer's record is written (tcp_tw_recycle)
+
+    @property
+    def low_ms(self) -> int:
+        return self.ending.low_ms
+
+    @property
+    def high_ms(self) -> int:
+        return self.ending.high_ms
+
+    @property
+    def counter(self) -> int:
+        return self.ending.counter
 
 
 def jiffies(ms: int, hz: int) -> int:
@@ -58,8 +66,8 @@ def in_ms(ticks: int, hz: int) -> int:
 
 def short(rto_ms: int, hz: int) -> int:
     """3.5 times a retransmission timeout, ms: the time for two retransmissions of a FIN; `tcp_time_wait()`."""
-    rto = jiffies(rto_ms, hz)
-    return in_ms(4 * rto - (rto >> 1), hz)
+    rto = -(-rto_ms * hz // 1000)
+    return -(-(4 * rto - (rto >> 1)) * 1000 // hz)
 
 
 def fin_time(knobs: Knobs, rto_ms: int, linger2_s: int, hz: int) -> int:
@@ -86,9 +94,7 @@ def time_wait(
     nominal, why = max(fin_wait2_ms, rest), rule.LENGTH_FIN_WAIT2
     if fin_wait2_ms == 0:
         nominal, why = (rest, rule.LENGTH_RECYCLE) if remembers else (TCP_TIMEWAIT_LEN, rule.LENGTH_60)
-    low, high, counter, busy_low, busy_high = ends(rules, nominal)
-    short_ms = rest if remembers else TCP_TIMEWAIT_LEN
-    return Length(low, high, counter, why, nominal, short_ms, remembers, busy_low, busy_high)
+    return Length(ends(rules, nominal), why, nominal, rest if remembers else TCP_TIMEWAIT_LEN, remembers)
 
 
 def ends(rules: Rules, timeout_ms: int) -> Ending:

@@ -15,6 +15,10 @@ from timewait.tcp.profiles import Rules
 from timewait.tcp.states import Event, Sends, State, step
 from timewait.tcp.timewait import TCP_TIMEWAIT_LEN
 
+# As plain integers: compiled code does not take a State for the number it is.
+_CLOSE, _FIN_WAIT2, _TIME_WAIT = int(State.CLOSE), int(State.FIN_WAIT2), int(State.TIME_WAIT)
+_NOTHING, _ACK, _RST = int(Sends.NOTHING), int(Sends.ACK), int(Sends.RST)
+
 
 class End(NamedTuple):
     """One end of a connection."""
@@ -50,25 +54,25 @@ def after(rules: Rules, knobs: Knobs, end: End, event: int, given: Conditions) -
     orphan = end.orphan or event in (Event.CLOSE, Event.CLOSE_UNREAD, Event.CLOSE_LINGER_0)
     state, sends, counted = step(end.state, event)
     if event == Event.DATA and end.orphan and end.state in (State.FIN_WAIT1, State.FIN_WAIT2):
-        return Change(End(State.CLOSE, True, False), Sends.RST, counters.ABORT_ON_DATA, 0, 0)
+        return Change(End(_CLOSE, True, False), _RST, counters.ABORT_ON_DATA, 0, 0)
     if state == State.FIN_WAIT2 and orphan and event in (Event.CLOSE, Event.ACK_OF_FIN):
         return _orphaned(rules, knobs, given, event == Event.CLOSE)
     if event == Event.CLOSE and given.too_many_orphans and state not in (State.CLOSE, State.TIME_WAIT):
-        return Change(End(State.CLOSE, True, False), Sends.RST, counted | counters.ABORT_ON_MEMORY, 0, 0)
+        return Change(End(_CLOSE, True, False), _RST, counted | counters.ABORT_ON_MEMORY, 0, 0)
     if state == State.TIME_WAIT and end.state != State.TIME_WAIT and overflows(knobs, given.buckets):
-        return Change(End(State.CLOSE, orphan, False), sends, counted | overflow_counters(rules), 0, 0)
+        return Change(End(_CLOSE, orphan, False), sends, counted | overflow_counters(rules), 0, 0)
     return Change(End(state, orphan, False), sends, counted, 0, 0)
 
 
 def _in_fin_wait2(end: End, event: int) -> Change:
     """A TIME_WAIT socket whose peer has not sent its FIN: the outline of what `timewait.answer` says in full."""
     if event in (Event.FIN, Event.FIN_AND_ACK):
-        return Change(End(State.TIME_WAIT, True, False), Sends.ACK, 0, 0, 0)
+        return Change(End(_TIME_WAIT, True, False), _ACK, 0, 0, 0)
     if event == Event.DATA:
-        return Change(End(State.CLOSE, True, False), Sends.RST, 0, 0, 0)
+        return Change(End(_CLOSE, True, False), _RST, 0, 0, 0)
     if event == Event.RST:
-        return Change(End(State.CLOSE, True, False), Sends.NOTHING, 0, 0, 0)
-    return Change(end, Sends.NOTHING, 0, 0, 0)
+        return Change(End(_CLOSE, True, False), _NOTHING, 0, 0, 0)
+    return Change(end, _NOTHING, 0, 0, 0)
 
 
 def _orphaned(rules: Rules, knobs: Knobs, given: Conditions, at_close: bool) -> Change:
@@ -81,14 +85,14 @@ def _orphaned(rules: Rules, knobs: Knobs, given: Conditions, at_close: bool) -> 
     """
     if given.linger2_s < 0:
         counted = counters.ABORT_ON_LINGER if at_close else counters.ABORT_ON_DATA
-        return Change(End(State.CLOSE, True, False), Sends.RST, counted, 0, 0)
+        return Change(End(_CLOSE, True, False), _RST, counted, 0, 0)
     wait = fin_time(knobs, given.rto_ms, given.linger2_s, rules.hz)
     if wait > TCP_TIMEWAIT_LEN:
         more = wait - TCP_TIMEWAIT_LEN
-        return Change(End(State.FIN_WAIT2, True, False), Sends.NOTHING, 0, more, more)
+        return Change(End(_FIN_WAIT2, True, False), _NOTHING, 0, more, more)
     if overflows(knobs, given.buckets):
-        return Change(End(State.CLOSE, True, False), Sends.NOTHING, overflow_counters(rules), 0, 0)
-    return Change(End(State.TIME_WAIT, True, True), Sends.NOTHING, 0, 0, wait)
+        return Change(End(_CLOSE, True, False), _NOTHING, overflow_counters(rules), 0, 0)
+    return Change(End(_TIME_WAIT, True, True), _NOTHING, 0, 0, wait)
 
 
 class Ending(NamedTuple):
@@ -138,7 +142,7 @@ class Outcome(NamedTuple):
 def play(rules: Rules, knobs: Knobs, ending: Ending) -> Outcome:
     """Both ends through their events."""
     counted = 0
-    closer = other = Change(End(), Sends.NOTHING, 0, 0, 0)
+    closer = other = Change(End(), _NOTHING, 0, 0, 0)
     for event in ending.closer:
         closer = after(rules, knobs, closer.end, event, ending.given)
         counted |= closer.counters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -70,6 +69,8 @@ def _mainline() -> list[Kernel]:
 
 
 def _nearest(word: str) -> list[str]:
+    import difflib
+
     release = parse_release(word)
     if release > (0, 0, 0):
         rows = _mainline()
@@ -116,6 +117,8 @@ def knobs(row: Kernel, settings: Mapping[str, str | int]) -> Knobs:
     for given, value in settings.items():
         name = given.strip().removeprefix("net.ipv4.").removeprefix("net/ipv4/")
         if name not in SPANS:
+            import difflib
+
             known = [knob for knob in SPANS if has_knob(row, knob)]
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
             raise UnknownKnobError(f"{given}: the rules know no such sysctl; nearest: {', '.join(near)}")

@@ -46,7 +46,9 @@ def test_the_list_of_claims_is_whole() -> None:
 @pytest.mark.parametrize("name", IDS)
 def test_a_claim_comes_out_as_the_rules_say(name: str) -> None:
     result = run_one(claims()[name], Settings(time=2.0), lambda text: None)
-    wrong = [f"{one.what}: predicted {one.predicted}, was {one.measured}" for one in result.measures if not one.agrees]
+    wrong = [
+        f"{one.what}: predicted {one.predicted}, was {one.measured}" for one in result.measures if not one.agrees
+    ]
     assert (wrong, result.why) == ([], "")
     assert result.kind in (HOLDS, ONLY_IF)
 
@@ -84,7 +86,7 @@ def test_the_table_on_a_pipe() -> None:
     done = lab_run("wrap")
     assert done.returncode == 0
     assert done.stdout.splitlines()[0].split() == ["claim", "predicted", "measured", "verdict", "s"]
-    assert "1 hold; Linux" in done.stdout
+    assert "1 holds; Linux" in done.stdout
 
 
 @pytest.mark.parametrize(

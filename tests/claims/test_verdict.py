@@ -33,9 +33,7 @@ RIGHT, WRONG = Measure("a", "1", "1", True), Measure("b", "1", "2", False)
         ((), "the moon is full", INCONCLUSIVE),
     ],
 )
-def test_the_verdict_follows_from_the_measures(
-    measures: tuple[Measure, ...], condition: str, expected: str
-) -> None:
+def test_the_verdict_follows_from_the_measures(measures: tuple[Measure, ...], condition: str, expected: str) -> None:
     assert verdict(Outcome(measures=measures, condition=condition)) == expected
 
 

@@ -80,7 +80,7 @@ def half(what: str, stalled: int, of: int) -> Measure:
     """Whether so many of these are half of them, as a coin would have it."""
     slack = SIGMAS * math.sqrt(of) / 2
     share, low, high = stalled / of, 0.5 - slack / of, 0.5 + slack / of
-    return Measure(what, f"50 % ({low:.0%} to {high:.0%})", f"{share:.1%} of {of:,}", low <= share <= high)
+    return Measure(what, f"50% ({low:.0%} to {high:.0%})", f"{share:.1%} of {of:,}", low <= share <= high)
 
 
 def unrelated_clocks(stage: Stage, what: str, older: int, of: int) -> Measure:

@@ -120,7 +120,7 @@ def _stalled(here: Scene, run: Run) -> list[Measure]:
     fastest, slowest = quantiles(run.total.connect, (0.001, 1.0))
     due = sends[dropped]
     return [
-        exactly("clock 2.95 s behind: SYNs dropped (PAWSPassive)", dropped * FEW, here.paws_passive()),
+        exactly("clock 2.95 s behind: SYNs dropped (PAWSPassive)", dropped * FEW, here.paws_passive(), "SYNs"),
         exactly("... connections that failed", 0, run.total.failed),
         between("... the fastest of their connects", due - 0.01, fastest, due + SLACK, " s"),
         between("... the slowest", due - 0.01, slowest, due + SLACK, " s"),

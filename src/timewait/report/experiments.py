@@ -49,12 +49,14 @@ def details(result: Result) -> RenderableType:
 
 def summary(results: Sequence[Result]) -> Text:
     """`13 hold, 2 hold under a condition, 1 inconclusive; Linux 6.18.44, 81 s`."""
-    words = {HOLDS: "hold", ONLY_IF: "hold under a condition", DOES_NOT_HOLD: "do not hold"}
+    many = {HOLDS: "hold", ONLY_IF: "hold under a condition", DOES_NOT_HOLD: "do not hold"}
+    one_of_it = {ONLY_IF: "holds under a condition"}
     counts = {kind: sum(one.kind == kind for one in results) for kind in STYLES}
     told = Text()
     for kind, count in counts.items():
         if count:
             told.append(", " if told.plain else "")
+            words = one_of_it if count == 1 else many
             told.append(f"{count} {words.get(kind, kind)}", style=STYLES[kind])
     seconds = sum(one.seconds for one in results)
     if results:

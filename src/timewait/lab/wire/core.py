@@ -18,10 +18,11 @@ from itertools import count
 from random import Random
 from typing import NamedTuple
 
-from timewait.lab.frames import Packet, parse
+from timewait.lab.frames import Packet, options_of, parse
 from timewait.lab.wire import clocks
+from timewait.lab.wire.connections import NEVER
 from timewait.lab.wire.drops import Drops
-from timewait.lab.wire.old_kernel import NEVER, OldHost, Refusal
+from timewait.lab.wire.old_kernel import OldHost, Refusal
 from timewait.lab.wire.spec import CROWDED, LOST, OLD, WireSpec
 from timewait.tcp.segment import ACK, SYN
 
@@ -127,7 +128,8 @@ class Core:
     def _leaves(self, frame: Frame, packet: Packet, side: int, now: float) -> Packet:
         host = self.hosts[side]
         if host:
-            host.sent(packet, now)
+            scale = options_of(frame, packet).scale or 0 if packet.flags & SYN else 0
+            host.sent(packet, scale, now)
         if packet.has_ts:
             if self._shifts[side]:
                 packet = clocks.departed(frame, packet, self._shifts[side])

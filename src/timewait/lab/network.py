@@ -177,6 +177,9 @@ def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
         peer = {"ifname": other.interface, "net_ns_fd": network[other.host].namespace.fd}
         sockets[one.host].link("add", ifname=one.interface, kind="veth", peer=peer)
     for end in link.ends:
+        sockets[end.host].link("set", ifname=end.interface, state="up")
+    # Once both ends are up: an IPv6 address given to an interface without carrier answers nobody for its first second.
+    for end in link.ends:
         netlink = sockets[end.host]
         index = netlink.link_lookup(ifname=end.interface)[0]
         for address in end.addresses:
@@ -187,7 +190,6 @@ def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
             netlink.addr(
                 "add", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen, **flags
             )
-        netlink.link("set", index=index, state="up")
 
 
 def _configure(host: LabHost, netlink: IPRoute) -> None:

@@ -39,12 +39,12 @@ class PortChoice(StrEnum):
     FULLY_RANDOM = "fully-random"
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: str  # "default" (IPv4), "::/0", "10.1.0.0/16"
     via: str  # an address on one of the host's links
 
 
-class Nat(msgspec.Struct, frozen=True):
+class Nat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Source NAT of a gateway: what leaves through `outside` gets one of the addresses and ports.
 
     IPv6 is translated alike (NAT66) where the pool has IPv6 addresses, and routed as it is where it has none.
@@ -60,7 +60,7 @@ class Nat(msgspec.Struct, frozen=True):
     drop_acks_to_syns: bool = False  # and the bare ACK that a TIME_WAIT answers a SYN with: conntrack lets it pass
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A server behind a balancer."""
 
     address: str
@@ -68,7 +68,7 @@ class Target(msgspec.Struct, frozen=True):
     weight: int = 1
 
 
-class Forward(msgspec.Struct, frozen=True):
+class Forward(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A layer-4 balancer in the kernel: connections to `port` of any of its `addresses` go to the targets in turn."""
 
     addresses: tuple[str, ...]
@@ -79,7 +79,7 @@ class Forward(msgspec.Struct, frozen=True):
     timeouts: Mapping[str, int] = {}  # as in Nat
 
 
-class Host(msgspec.Struct, frozen=True):
+class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     role: Role
     sysctls: Mapping[str, str] = {}  # "net.ipv4.tcp_timestamps": "0"; the kernel's defaults for the others
@@ -89,7 +89,7 @@ class Host(msgspec.Struct, frozen=True):
     forward: Forward | None = None
 
 
-class End(msgspec.Struct, frozen=True):
+class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One side of a link. The first address of a family is the one connections of this host leave from."""
 
     host: str
@@ -97,12 +97,12 @@ class End(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...]  # with prefix length: "10.0.0.1/24", "fd00::1/64"
 
 
-class Link(msgspec.Struct, frozen=True):
+class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ends: tuple[End, End]
     wire: WireSpec | None = None  # a process between the ends, the first one its `a`; None: the kernel's veth alone
 
 
-class Topology(msgspec.Struct, frozen=True):
+class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     title: str  # one sentence
     hosts: tuple[Host, ...]

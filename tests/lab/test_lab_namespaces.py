@@ -8,41 +8,21 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kit.labs import USERS, Inside, python
 from kit.namespace import needs_namespaces
 from timewait.lab import children, links
 from timewait.lab.namespaces import explain, read_settings
-
-# After the imports, because the interpreter of a test run may lie where only root can read. A process that has
-# changed its user is not dumpable, and its /proc files belong to root, unless it says otherwise (proc(5)).
-BECOME_NOBODY = """
-import ctypes, encodings.idna, os
-import timewait.lab
-os.setgroups([])
-os.setresgid(65534, 65534, 65534)
-os.setresuid(65534, 65534, 65534)
-assert ctypes.CDLL(None).prctl(4, 1, 0, 0, 0) == 0  # PR_SET_DUMPABLE
-"""
-USERS = {"as we are": "", "ordinary user": BECOME_NOBODY} if os.geteuid() == 0 else {"as we are": ""}
-
-Inside = Callable[[str], str]
 
 
 @pytest.fixture(params=USERS)
 def inside(request: pytest.FixtureRequest) -> Inside:
     """Runs Python code in a fresh process and returns what it prints; as root also as an ordinary user."""
     needs_namespaces()
-    return lambda code: _python(USERS[request.param] + code)
-
-
-def _python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return lambda code: python(USERS[request.param] + code)
 
 
 def test_enter_gives_a_network_of_its_own_with_loopback(inside: Inside) -> None:
@@ -215,7 +195,7 @@ def test_the_settings_are_read_as_this_kernel_has_them() -> None:
 
 
 def test_enter_refuses_a_process_with_threads() -> None:
-    told = _python(
+    told = python(
         """
 import threading
 from timewait.lab import enter

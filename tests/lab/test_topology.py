@@ -43,9 +43,8 @@ def test_the_ready_made_ones_survive_a_file(name: str, tmp_path: Path) -> None:
     found = load(name)
     assert found.name == name
     file = tmp_path / "own.json"
-    file.write_bytes(
-        msgspec.json.encode(found.wired(*[end.host for end in found.links[0].ends], WireSpec(delay=0.1)))
-    )
+    first, second = (end.host for end in found.links[0].ends)
+    file.write_bytes(msgspec.json.encode(found.wired(first, second, WireSpec(delay=0.1))))
     again = load(str(file))
     assert again.links[0].wire == WireSpec(delay=0.1)
     assert again.hosts == found.hosts

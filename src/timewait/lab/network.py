@@ -178,7 +178,7 @@ def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
         sockets[one.host].link("add", ifname=one.interface, kind="veth", peer=peer)
     for end in link.ends:
         sockets[end.host].link("set", ifname=end.interface, state="up")
-    # Once both ends are up: an IPv6 address given to an interface without carrier answers nobody for its first second.
+    # Once both ends are up: an IPv6 address given to an interface without carrier answers nobody for a second.
     for end in link.ends:
         netlink = sockets[end.host]
         index = netlink.link_lookup(ifname=end.interface)[0]

@@ -150,7 +150,8 @@ def _nginx_text(settings: Settings, folder: str) -> str:
     else:
         front, place = _nginx_upstream(settings)
     # Without `user` it would give its folders to "nobody", whom a user namespace does not know.
-    return f"""daemon off; master_process off; user root; pid {folder}/pid; lock_file {folder}/lock; error_log stderr warn;
+    return f"""daemon off; master_process off; user root;
+pid {folder}/pid; lock_file {folder}/lock; error_log stderr warn;
 worker_rlimit_nofile {_open_files()};
 events {{ worker_connections {min(20_000, _open_files() // 2)}; multi_accept on; accept_mutex off; }}
 http {{

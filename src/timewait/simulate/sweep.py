@@ -14,7 +14,8 @@ from typing import BinaryIO
 import msgspec
 
 from timewait.simulate.replicate import Estimate, estimates, seed_of
-from timewait.simulate.scenario_file import ScenarioError, parse_setting, with_settings
+from timewait.simulate.scenario_file import with_settings
+from timewait.simulate.settings import ScenarioError, parse_setting
 from timewait.simulate.world import Scenario
 
 FORMAT = 1

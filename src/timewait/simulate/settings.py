@@ -45,6 +45,8 @@ _SHORT = {
     "rfc1337": "tcp_rfc1337",
 }
 _LOCAL_PORTS = "ip_local_port_range"
+_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgG]?)")
+_FACTORS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _WORDS = {"on": 1, "true": 1, "yes": 1, "off": 0, "false": 0, "no": 0}
 NONE = "none"  # leaves out a part that need not be there
 
@@ -52,6 +54,11 @@ NONE = "none"  # leaves out a part that need not be there
 def spellings(sysctl: str) -> list[str]:
     """How a sysctl may be written: `tcp_tw_recycle`, `recycle`."""
     return [sysctl, *(short for short, full in _SHORT.items() if full == sysctl)]
+
+
+def is_sysctl(name: str) -> bool:
+    """Whether a setting is a sysctl by itself, without saying whose."""
+    return _SHORT.get(name, name.removeprefix("net.ipv4.")) in SPANS
 
 
 def fields(kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -93,6 +100,8 @@ def _short(words: Path, depth: int, known: Mapping[str, Any]) -> Path:
             return (*words[:depth], "sysctls", _LOCAL_PORTS)
     if last and words == ("nat", "ports"):
         return words
+    if depth == 0 and is_sysctl(word):
+        raise ScenarioError(f"whose {word}? Write clients.{word} or server.{word}", words)
     names = [*known, *(list(_SHORT) + list(SPANS) if "sysctls" in known else [])]
     names += ["ports"] if words[:1] == ("nat",) else []
     near = difflib.get_close_matches(word, names, 3, 0.5) or list(known)
@@ -196,11 +205,8 @@ def _sysctl(value: Any) -> int | str:
     text = str(value).strip()
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
-    return int(text) if re.fullmatch(r"-?[0-9]+", text) else text
-
-
-_COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgG]?)")
-_FACTORS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+    count = re.fullmatch(r"([0-9]+)([kKmMgG]?)", text)
+    return int(count[1]) * _FACTORS[count[2].lower()] if count else text
 
 
 def _whole(path: Path, value: Any) -> int:
@@ -212,7 +218,8 @@ def _whole(path: Path, value: Any) -> int:
 
 
 _STEP = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d)")
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_OF_A_SECOND = {"us": 1_000_000, "ms": 1_000}  # divided by, so that 0.05 ms is 50 us to the last bit
 _PER = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -227,7 +234,7 @@ def _number(path: Path, value: Any) -> float:
     if name in DURATIONS:
         steps = list(_STEP.finditer(text))
         if steps and "".join(step[0] for step in steps) == text:
-            return sum(float(step[1]) * _SECONDS[step[2]] for step in steps)
+            return sum(float(one[1]) * _SECONDS.get(one[2], 1) / _OF_A_SECOND.get(one[2], 1) for one in steps)
         raise ScenarioError(f"{name}={value}: write a duration, as 500ms, 30s, 5m, 1h30m or 20d", path)
     if name in RATES:
         number, _, per = text.partition("/")

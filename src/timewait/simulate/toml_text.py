@@ -93,11 +93,14 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 def duration(seconds: float) -> str:
     """5400 -> `1h30m`, 0.01 -> `10ms`; reading it gives the same number."""
     if seconds != int(seconds):
-        thousandths = seconds * 1000
-        return f"{_number(thousandths)}ms" if seconds < 1 else f"{_number(seconds)}s"
-    left, parts = int(seconds), []
+        for unit, parts in (("ms", 1_000), ("us", 1_000_000)):
+            count = round(seconds * parts)
+            if seconds < 1 and count / parts == seconds:
+                return f"{count}{unit}"
+        return f"{seconds!r}"
+    left, whole = int(seconds), []
     for unit, size in _UNITS:
         if left >= size:
-            parts.append(f"{left // size}{unit}")
+            whole.append(f"{left // size}{unit}")
             left %= size
-    return "".join(parts) or "0s"
+    return "".join(whole) or "0s"

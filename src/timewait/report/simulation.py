@@ -33,6 +33,14 @@ def simulation(shown: Simulation) -> RenderableType:
     return Trimmed(Group(*parts))
 
 
+def listed(scenarios: Sequence[tuple[str, str]]) -> RenderableType:
+    """Ready-made scenarios: name and question."""
+    rows = Rows(max((len(name) for name, _ in scenarios), default=0) + 1)
+    for name, question in scenarios:
+        rows.add(name, Text(question), style=STRONG)
+    return Trimmed(Group(rows, Text(), Text("timewait simulate NAME; NAME --check shows every setting", style=DIM)))
+
+
 def _heading(name: str, question: str, world: Sequence[str]) -> list[RenderableType]:
     title = Text(words.clean(question or name), style=STRONG)
     return [title, Flow([words.clean(piece) for piece in (name, *world)], style=DIM)]

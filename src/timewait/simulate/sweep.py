@@ -7,16 +7,19 @@ whatever, goes on from its file; what it says in the end is what one uninterrupt
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from timewait.simulate.answers import figures
+from timewait.simulate.outcome import Outcome
 from timewait.simulate.replicate import Estimate, estimates, seed_of
-from timewait.simulate.scenario_file import with_settings
+from timewait.simulate.scenario_file import Ask, with_settings
 from timewait.simulate.settings import ScenarioError, parse_setting
-from timewait.simulate.world import Scenario
+from timewait.simulate.world import Clients, Scenario
 
 FORMAT = 1
 MOST_POINTS = 10_000
@@ -53,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True):
     axes: tuple[Axis, ...]
     seed: int
     replications: int
+    figure: str = "failed"  # what it is to answer with
 
     def points(self) -> list[tuple[str, ...]]:
         """The values of each point, the last axis fastest."""
@@ -85,17 +89,47 @@ def parse_axis(text: str) -> Axis:
     return Axis(name, found)
 
 
-def plan(scenario: Scenario, axes: Sequence[Axis], seed: int, replications: int) -> Plan:
-    """A sweep all of whose points are possible. Raises ScenarioError."""
+def plan(scenario: Scenario, axes: Sequence[Axis], ask: Ask) -> Plan:
+    """A sweep all of whose points are possible. Raises ScenarioError, WorldError."""
     names = [axis.setting for axis in axes]
     if len(set(names)) < len(names):
         raise ScenarioError(f"--sweep {max(names, key=names.count)} is given twice; write all its values in one")
-    made = Plan(scenario, tuple(axes), seed, replications)
-    points = len(made.points())
+    made = Plan(scenario, tuple(axes), ask.seed, ask.replications, ask.figure)
+    points = math.prod(len(axis.values) for axis in axes)
     if points > MOST_POINTS:
         raise ScenarioError(f"--sweep makes {points:,} points; {MOST_POINTS:,} are the most")
     made.jobs()
     return made
+
+
+def simulate(scenario: Scenario, seed: int, progress: Callable[[float], None], stop: Callable[[], bool]) -> Outcome:
+    """One simulation, here. `progress` gets the share done; what `stop` cuts short is an outcome all the same."""
+    from timewait.simulate.engine.run import run_world  # compiled code is loaded only by whoever runs it
+
+    return run_world(scenario, seed, progress=lambda now: progress(now.simulated / now.duration), stop=stop)
+
+
+def warm() -> None:
+    """Compiles what is not compiled yet, so that worker processes find it done: a minute, once on a machine."""
+    simulate(Scenario(duration=0.01, clients=Clients(count=1)), 1, lambda share: None, lambda: False)
+
+
+def play(job: Job) -> Done:
+    """A job's figures."""
+    return play_whole(job).done
+
+
+class Whole(NamedTuple):
+    """A job's figures; of a first replication the whole outcome."""
+
+    done: Done
+    outcome: Outcome | None
+
+
+def play_whole(job: Job) -> Whole:
+    outcome = simulate(job.scenario, job.seed, lambda share: None, lambda: False)
+    done = Done(job.point, job.replication, figures(outcome))
+    return Whole(done, None if job.replication else outcome)
 
 
 class Point(msgspec.Struct, frozen=True):

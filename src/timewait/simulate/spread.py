@@ -140,11 +140,12 @@ class Cluster:
     def _check(self, client: Client) -> None:
         if not _workers(client):
             raise UnreachableError(f"--scheduler {self.address}: it has no workers; start some with `dask worker`")
-        versions: dict[str, str] = client.run(_version, on_error="return")
-        for worker, version in versions.items():
+        # The scheduler reads the jobs too.
+        found: dict[str, Any] = {"its scheduler": _asked(client), **client.run(_version, on_error="return")}
+        for place, version in found.items():
             if version != self.version:
-                found = "timewait is not installed there" if isinstance(version, Exception) else f"it has {version}"
-                raise UnreachableError(f"the worker {worker} needs timewait {self.version}; {found}")
+                told = "it is not installed there" if isinstance(version, Exception) else f"it is {version}"
+                raise UnreachableError(f"--scheduler {self.address}: {place} needs timewait {self.version}; {told}")
 
     def _collected(self, client: Client, futures: list[Any], stop: Stop) -> Iterator[Any]:
         waiting, last_seen = futures, time.monotonic()
@@ -174,6 +175,14 @@ def _workers(client: Client) -> int:
         return len(client.scheduler_info(n_workers=-1)["workers"])
     except OSError:
         return 0
+
+
+def _asked(client: Client) -> str | Exception:
+    """The version at the scheduler, or what came instead."""
+    try:
+        return str(client.run_on_scheduler(_version))
+    except Exception as error:  # whatever it is: it has no timewait, or a different one
+        return error
 
 
 def _version() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from typing import NamedTuple
 
 from timewait.simulate.world import (
@@ -134,7 +135,7 @@ def _arrivals(scenario: Scenario) -> None:
     times = scenario.arrivals.times
     if scenario.arrivals.process is Process.TRACE and not times:
         raise WorldError("arrivals.times is empty: a trace needs the moments at which connections are opened")
-    for number, (first, second) in enumerate(zip(times, times[1:], strict=False), 2):
+    for number, (first, second) in enumerate(itertools.pairwise(times), 2):
         if second < first:
             raise WorldError(
                 f"arrivals.times: number {number}, {second:g}, is before the one in front of it, {first:g}"

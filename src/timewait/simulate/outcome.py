@@ -37,16 +37,17 @@ class Column(IntEnum):
     TUPLE_MET = 11  # SYNs that met a TIME_WAIT at the balancer
     SEARCHED = 12  # ports looked at by connect()
     BACKEND_OPENED = 13  # connections the balancer opened to its servers
-    CONNECTING = 14  # gauge
-    OPEN = 15  # gauge: established
-    SERVER_TIME_WAIT = 16  # gauge: at the balancer, all boxes
-    SERVER_TIME_WAIT_MOST = 17  # gauge: at the box with most
-    CLIENT_TIME_WAIT = 18  # gauge: at the clients
-    PORTS_TAKEN = 19  # gauge: source ports in use or at rest, all addresses
-    PORTS_TAKEN_MOST = 20  # gauge: at the address with most
-    BACKEND_TAKEN = 21  # gauge: the balancer's source ports toward its servers, in use or in TIME_WAIT
-    BACKEND_TIME_WAIT = 22  # gauge: of these, in TIME_WAIT
-    ACCEPT_QUEUE = 23  # gauge: connections that wait in the longest accept queue
+    ACKS_EATEN = 14  # ACKs of a TIME_WAIT that the way back dropped
+    CONNECTING = 15  # gauge
+    OPEN = 16  # gauge: established
+    SERVER_TIME_WAIT = 17  # gauge: at the balancer, all boxes
+    SERVER_TIME_WAIT_MOST = 18  # gauge: at the box with most
+    CLIENT_TIME_WAIT = 19  # gauge: at the clients
+    PORTS_TAKEN = 20  # gauge: source ports in use or at rest, all addresses
+    PORTS_TAKEN_MOST = 21  # gauge: at the address with most
+    BACKEND_TAKEN = 22  # gauge: the balancer's source ports toward its servers, in use or in TIME_WAIT
+    BACKEND_TIME_WAIT = 23  # gauge: of these, in TIME_WAIT
+    ACCEPT_QUEUE = 24  # gauge: connections that wait in the longest accept queue
 
 
 GAUGES = tuple(range(Column.CONNECTING, len(Column)))
@@ -56,13 +57,11 @@ NAT_FULL = 200
 NAT_LIMIT = 201
 SYN_LOST = 202
 ANSWER_LOST = 203
-ACK_EATEN = 204
 WHYS: dict[int, str] = {
     NAT_FULL: "the NAT has no free port toward this destination",
     NAT_LIMIT: "the NAT lets one client have no more ports",
     SYN_LOST: "the SYN was lost on its way",
     ANSWER_LOST: "the answer to the SYN was lost on its way",
-    ACK_EATEN: "the ACK of a TIME_WAIT was dropped on its way back",
 }
 REASONS = 256  # length of a row of `Outcome.drops`
 POSITIONS = 32  # of the clock: see Suffering

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from timewait.simulate import limits
 from timewait.simulate.answers import figures
 from timewait.simulate.outcome import Outcome
 from timewait.simulate.replicate import Estimate, estimates, seed_of
@@ -107,6 +108,21 @@ def simulate(scenario: Scenario, seed: int, progress: Callable[[float], None], s
     from timewait.simulate.engine.run import run_world  # compiled code is loaded only by whoever runs it
 
     return run_world(scenario, seed, progress=lambda now: progress(now.simulated / now.duration), stop=stop)
+
+
+def together(jobs: Sequence[Job], wanted: int) -> int:
+    """How many of these may run at once on this machine: as many as wanted, or as fit into its memory, one at least.
+
+    Raises WorldError where one alone does not fit.
+    """
+    from timewait.simulate.engine.run import available_memory
+
+    available = available_memory()
+    scenarios = {job.point: job.scenario for job in jobs}.values()
+    for scenario in scenarios:
+        limits.refuse_if_too_large(scenario, available)
+    largest = max((sum(limits.memory(scenario).values()) for scenario in scenarios), default=1)
+    return max(1, min(wanted, len(jobs), available // largest))
 
 
 def warm() -> None:

@@ -22,7 +22,7 @@ from timewait.simulate.replicate import Estimate, estimates
 from timewait.simulate.scenario_file import Asked, effective, find, names, with_settings
 from timewait.simulate.settings import ScenarioError
 from timewait.simulate.spread import Cluster, LostError, Processes, Spread, UnreachableError, alone, cores
-from timewait.simulate.sweep import Done, Plan, SweepFileError
+from timewait.simulate.sweep import Done, Job, Plan, SweepFileError
 
 LOST = 3  # this machine's or the cluster's fault, as of every command
 
@@ -107,7 +107,7 @@ def _single(wishes: Wishes, wanted: Asked, interrupt: Interrupt) -> int:
 
 def _replicated(wishes: Wishes, plan: Plan, interrupt: Interrupt) -> tuple[Outcome | None, list[dict[str, float]]]:
     """The first replication in full, and the figures of all that came to their end."""
-    spread = _spread(wishes, plan.replications)
+    spread = _spread(wishes, plan.jobs())
     if plan.replications == 1 and not isinstance(spread, Cluster):
         with progress(wishes.quiet) as told:
             outcome = sweep.simulate(
@@ -134,10 +134,10 @@ def _warm(spread: Spread, told: Told) -> None:
         sweep.warm()
 
 
-def _spread(wishes: Wishes, jobs: int) -> Spread:
+def _spread(wishes: Wishes, jobs: list[Job]) -> Spread:
     if wishes.scheduler is not None:
         return Cluster(wishes.scheduler, __version__)
-    many = min(workers(wishes, cores()), jobs)
+    many = sweep.together(jobs, workers(wishes, cores()))
     return Processes(many) if many > 1 else alone
 
 
@@ -146,7 +146,7 @@ def _spread(wishes: Wishes, jobs: int) -> Spread:
 
 def _sweep(wishes: Wishes, plan: Plan, figure: str, done: list[Done], interrupt: Interrupt) -> int:
     jobs = plan.jobs(done)
-    spread = _spread(wishes, len(jobs))
+    spread = _spread(wishes, jobs)
     whole = len(jobs) + len(done)
     kept = files.Kept(wishes, plan, done)
     lost = ""

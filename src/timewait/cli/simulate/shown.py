@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from timewait.simulate.outcome import GAUGES, Column, Outcome, why
 from timewait.simulate.replicate import Estimate
 from timewait.simulate.scenario_file import Ask
 from timewait.simulate.sweep import Plan, Point
-from timewait.simulate.world import Process, Scenario
+from timewait.simulate.world import Closing, Process, Scenario
 from timewait.tcp.rulebook import RULES
 
 # Shares that nobody wants: none of them is good news, more than a hundredth is bad.
@@ -77,8 +78,10 @@ def world(scenario: Scenario, swept: Sequence[str] = ()) -> list[str]:
     pieces = [
         _with(f"{plural(clients.count, 'client')} with Linux {clients.kernel}", clients.sysctls, swept, "clients")
     ]
-    pieces.append(_arrivals(scenario))
-    pieces.append({"server": "server closes", "client": "client closes", "reset": "closed by reset"}[clients.closing])
+    if "arrivals.rate" not in swept:
+        pieces.append(_arrivals(scenario))
+    if "clients.closing" not in swept:
+        pieces.append(CLOSINGS[clients.closing])
     if nat is not None:
         addresses = "1 address" if nat.addresses == 1 else f"{count(nat.addresses)} addresses"
         pieces.append(f"{addresses} with ports {nat.low}-{nat.high}, {nat.choice}")
@@ -95,9 +98,12 @@ def world(scenario: Scenario, swept: Sequence[str] = ()) -> list[str]:
     return [*pieces, f"{duration(scenario.duration)} simulated"]
 
 
+CLOSINGS = {Closing.SERVER: "server closes", Closing.CLIENT: "client closes", Closing.RESET: "closed by reset"}
+
+
 def _with(text: str, sysctls: Mapping[str, Any], swept: Sequence[str], part: str) -> str:
     told = [
-        f"{name.removeprefix('tcp_')}={setting}"
+        f"{name.removeprefix('tcp_').replace('ip_local_port_range', 'ports')}={setting}"
         for name, setting in sysctls.items()
         if not any(axis.startswith(f"{part}.") and axis.rpartition(".")[2] in name for axis in swept)
     ]
@@ -235,14 +241,39 @@ def _grid_answer(plan: Plan, points: Sequence[Point], cells: Sequence[Value | No
         return f"{label}: none of the points has it."
     if len({cell.mean for _, cell in done}) == 1:
         return f"{label}: {done[0][1].text} at every point."
+    shares = FIGURES[figure].kind == SHARE
+    if shares and len(plan.axes) == 1 and _ascending(plan.axes[0].values):
+        told = _edge(done)
+        if told:
+            return f"{label}: {told}."
     most, least = max(done, key=lambda pair: pair[1].mean), min(done, key=lambda pair: pair[1].mean)
-    told = f"{label}: {most[1].text} at {most[0]}, {least[1].text} at {least[0]}"
-    clean = len(done)
-    while clean and done[clean - 1][1].mean == 0:
-        clean -= 1
-    if len(plan.axes) == 1 and FIGURES[figure].kind == SHARE and 0 < clean < len(done) - 1:
-        told = f"{label}: {most[1].text} at {most[0]}, none from {done[clean][0]} on"
-    return told + "."
+    return f"{label}: {most[1].text} at {most[0]}, {least[1].text} at {least[0]}."
+
+
+def _ascending(values: Sequence[str]) -> bool:
+    """Whether these are numbers, each above the one before."""
+    found = []
+    for text in values:
+        match = re.match(r"[0-9.]+", text)
+        if match is None:
+            return False
+        found.append(float(match[0]) * {"k": 1e3, "M": 1e6, "m": 60, "h": 3600, "d": 86400}.get(text[-1], 1))
+    return found == sorted(found)
+
+
+def _edge(done: Sequence[tuple[str, Value]]) -> str:
+    """Where along a scale it begins or ends; empty where it does neither."""
+    clean = [cell.mean == 0 for _, cell in done]
+    last = len(done) - 1
+    if clean[last] and not clean[0]:
+        first = last
+        while clean[first - 1]:
+            first -= 1
+        return f"{done[0][1].text} at {done[0][0]}, none from {done[first][0]} on"
+    if clean[0] and not clean[last]:
+        end = clean.index(False) - 1
+        return f"none up to {done[end][0]}, {done[last][1].text} at {done[last][0]}"
+    return ""
 
 
 def _named(plan: Plan, point: Point) -> str:

@@ -75,7 +75,9 @@ def refuse_contradictions(wishes: Wishes) -> None:
         raise ScenarioError(f"{told[sources[0]]} and {told[sources[1]]} exclude each other; give one of them")
     if not sources:
         raise ScenarioError("which scenario? `timewait simulate list` shows the ready-made ones; or name a TOML file")
-    given = {name for name in (*_WORLD, "sweep", "seed", "replications", "save") if getattr(wishes, name) is not None}
+    given = {
+        name for name in (*_WORLD, "sweep", "seed", "replications", "save") if getattr(wishes, name) not in (None, [])
+    }
     if wishes.resume is not None and given:
         raise ScenarioError("--resume goes on with the sweep as it was begun; only where it runs may change")
     if wishes.run is not None and wishes.sweep:
@@ -113,7 +115,7 @@ def asked(wishes: Wishes) -> Asked:
 
 
 def _ask(wishes: Wishes, ask: Ask, kept: tuple[str, ...]) -> Ask:
-    sweep = tuple(wishes.sweep) if wishes.sweep is not None else kept
+    sweep = tuple(wishes.sweep) if wishes.sweep else kept
     seed = ask.seed if wishes.seed is None else seed_of(wishes.seed)
     replications = ask.replications
     if wishes.replications is not None:

@@ -22,11 +22,11 @@ from timewait.simulate.engine.state import (
 
 def schedule_arrival(s: State, f: Fixed, at: int) -> None:
     """Sets when the connection after the last is opened; `at`: ns, when that was, 0 before the first."""
-    g = s.g
+    g = s.m
     if f.process == CONSTANT:
         g[G_ARRIVAL] = int(g[G_ARRIVALS] * f.gap)
     elif f.process == TRACE:
-        g[G_ARRIVAL] = f.times[g[G_ARRIVALS]] if g[G_ARRIVALS] < len(f.times) else NEVER
+        g[G_ARRIVAL] = g[f.times_at + g[G_ARRIVALS]] if g[G_ARRIVALS] < f.times else NEVER
     elif f.process == THINK:
         _think(s, f, at)
     elif f.process == DIURNAL:
@@ -38,7 +38,7 @@ def schedule_arrival(s: State, f: Fixed, at: int) -> None:
 def _think(s: State, f: Fixed, at: int) -> None:
     """Of n clients that think, the first to finish; exponential waits have no memory, so it is drawn anew each time
     their number changes."""
-    g = s.g
+    g = s.m
     if g[G_IDLE] == 0:
         g[G_ARRIVAL] = NEVER
         return
@@ -48,7 +48,7 @@ def _think(s: State, f: Fixed, at: int) -> None:
 
 def _diurnal(s: State, f: Fixed, at: int) -> int:
     """A Poisson process of the highest rate, thinned to the rate of the hour."""
-    g = s.g
+    g = s.m
     while True:
         number = g[G_CANDIDATES]
         g[G_CANDIDATES] += 1
@@ -60,13 +60,13 @@ def _diurnal(s: State, f: Fixed, at: int) -> int:
 
 def who(s: State, f: Fixed) -> int:
     """The client that opens the connection whose time has come."""
-    g = s.g
+    g = s.m
     number = g[G_ARRIVALS]
     if f.process == THINK:
         at = below(draw(f.seed, CLIENT, number), g[G_IDLE])
-        client = s.idle[at]
+        client = s.m[f.idle_at + at]
         g[G_IDLE] -= 1
-        s.idle[at] = s.idle[g[G_IDLE]]
+        s.m[f.idle_at + at] = s.m[f.idle_at + g[G_IDLE]]
         return int(client)
     if f.process == CONSTANT:
         return int(number % f.clients)
@@ -76,6 +76,6 @@ def who(s: State, f: Fixed) -> int:
 def thinks(s: State, f: Fixed, client: int, at: int) -> None:
     """A client's connection has ended."""
     if f.process == THINK:
-        s.idle[s.g[G_IDLE]] = client
-        s.g[G_IDLE] += 1
+        s.m[f.idle_at + s.m[G_IDLE]] = client
+        s.m[G_IDLE] += 1
         schedule_arrival(s, f, at)

@@ -31,7 +31,8 @@ class _Compiler:
 
         # Read when a function is decorated: the one moment at which numba asks where to keep its code.
         numba.config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
-        self._njit = numba.njit(cache=True, error_model="numpy")
+        options: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+        self._njit = numba.njit(**options)
         self._done: dict[Function, Function] = {}
 
     def compile(self, function: Function) -> Function:

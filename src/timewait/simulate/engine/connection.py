@@ -12,6 +12,7 @@ from timewait.simulate.engine.draws import (
     ANSWER_LOST,
     DESTINATION,
     EATEN,
+    HASH,
     ISN,
     LOST,
     RST_LOST,
@@ -44,6 +45,7 @@ from timewait.simulate.engine.state import (
     C_TRIES,
     C_TRIP,
     CONNECTED,
+    DROPS,
     G_ARRIVALS,
     G_CONNECTING,
     G_FREE_SLOTS,
@@ -51,12 +53,14 @@ from timewait.simulate.engine.state import (
     G_SPARE,
     GIVE_UP,
     JOINS,
+    LATENCY,
     NOBODY,
     ROW,
     RST_ARRIVES,
     SLOT,
     SYN_DUE,
     T_SND_NXT,
+    TICK,
     TRIED,
     Fixed,
     State,
@@ -76,18 +80,18 @@ RESETS = Next.RESET
 
 def opens(s: State, f: Fixed, at: int) -> None:
     """A client calls connect()."""
-    g, c = s.g, s.conns
+    g, c = s.m, s.conns
     client, number = who(s, f), g[G_ARRIVALS]
     g[G_ARRIVALS] += 1
     schedule_arrival(s, f, at)
-    s.tick[STARTED] += 1
+    s.m[TICK + STARTED] += 1
     destination = below(draw(f.seed, DESTINATION, number), f.destinations) if f.destinations > 1 else 0
     row, own, isn = NOBODY, 0, -1
     if f.choice == BY_KERNEL:
         row, isn = _kernel_opens(s, f, client, destination, number, at)
         if row == NOBODY:
-            s.tick[NO_PORT] += 1
-            s.clients[client] |= TRIED
+            s.m[TICK + NO_PORT] += 1
+            s.m[f.clients_at + client] |= TRIED
             thinks(s, f, client, at)
             return
         own = f.low + row % f.ports
@@ -115,18 +119,29 @@ def _kernel_opens(s: State, f: Fixed, client: int, destination: int, number: int
     pool = client * f.destinations + destination
     hint = hint_of(f.client, pool, client)
     bits = draw(f.seed, STEP, number)
-    offset, looked = kernel_port(f.client, f.low, f.high, f.words, f.odd_word, s.port, pool, hint, bits)
-    s.tick[SEARCHED] += looked
+    offset, looked = kernel_port(
+        s,
+        f.client,
+        f.low,
+        f.high,
+        f.odd_word,
+        f.bits_at + pool * f.words,
+        f.free_at + pool,
+        f.hint_at + hint,
+        draw(f.seed, HASH, pool),
+        bits,
+    )
+    s.m[TICK + SEARCHED] += looked
     if offset == NOBODY:
         return NOBODY, -1
     word, position = word_of(f.odd_word, offset)
-    take(s.port.bits, pool * f.words + word, position)
+    take(s.m, f.bits_at + pool * f.words + word, position)
     taken(s, f, client, client, pool, offset)
     row = pool * f.ports + offset
-    found = taken_over(s, f.client, f.client_knobs, s.rows, row * ROW, f.boxes, at)
+    found = taken_over(s, f, f.client, f.client_knobs, f.rows_at + row * ROW, f.boxes, at)
     if not found.reuses:
         return row, -1
-    s.tick[REUSED] += 1
+    s.m[TICK + REUSED] += 1
     return row, found.isn
 
 
@@ -135,18 +150,18 @@ def sends_syn(s: State, f: Fixed, slot: int, at: int) -> None:
     c, base = s.conns, slot * SLOT
     number, tries = c[base + C_NUMBER], c[base + C_TRIES]
     c[base + C_TRIES] = tries + 1
-    s.tick[SYNS] += 1
+    s.m[TICK + SYNS] += 1
     row = c[base + C_ROW]
     if row == NOBODY:
         own = c[base + C_OWN]
         row = nat_port(s, f, c[base + C_CLIENT], own >> 16, own & 0xFFFF, number, tries)
         if row < 0:
-            s.drops[-row] += 1
+            s.m[DROPS + -row] += 1
             again(s, f, slot, at)
             return
         c[base + C_ROW] = row
     if f.loss > 0.0 and happens(draw(f.seed, LOST, number, tries + 1), f.loss):
-        s.drops[SYN_LOST] += 1
+        s.m[DROPS + SYN_LOST] += 1
         again(s, f, slot, at)
     elif c[base + C_STATE] & ANSWERED:
         answered(s, f, slot, at)
@@ -161,11 +176,11 @@ def _reaches(s: State, f: Fixed, slot: int, row: int, at: int) -> None:
     tsval = tsval_of(s, f, slot, at) if has_ts else 0
     full = waiting(s, f, box, at) > f.backlog
     there = at + f.delay
-    found = syn(s, f, box, address_of(f, row), row * ROW, has_ts, tsval, c[base + C_ISN], there, full)
+    found = syn(s, f, box, address_of(f, row), f.rows_at + row * ROW, has_ts, tsval, c[base + C_ISN], there, full)
     if found.action == ACCEPTED:
         answered(s, f, slot, at)
         return
-    s.drops[found.rule] += 1
+    s.m[DROPS + found.rule] += 1
     if found.action == ACKED:
         _acked(s, f, slot, row, found.ack, tsval, at)
     else:
@@ -178,27 +193,27 @@ def _acked(s: State, f: Fixed, slot: int, row: int, ack: int, tsval: int, at: in
     number, tries = c[base + C_NUMBER], c[base + C_TRIES]
     eaten = f.eaten > 0.0 and happens(draw(f.seed, EATEN, number, tries), f.eaten)
     if eaten:
-        s.tick[EATEN_ACKS] += 1
+        s.m[TICK + EATEN_ACKS] += 1
     if eaten or (f.loss > 0.0 and happens(draw(f.seed, ANSWER_LOST, number, tries), f.loss)):
         again(s, f, slot, at)
         return
     isn = c[base + C_ISN]
-    answer = Segment(s.rows[row * ROW + T_SND_NXT], ack, ACK, 0, False, 0, 0)
+    answer = Segment(s.m[f.rows_at + row * ROW + T_SND_NXT], ack, ACK, 0, False, 0, 0)
     found = react(f.client, isn, (isn + 1) & 0xFFFFFFFF, answer, tsval, tsval, tries - 1)
     if found.next != RESETS:
         again(s, f, slot, at)
         return
     back = at + c[base + C_TRIP]
     if found.resend_jiffies:
-        c[base + C_BASE] = back + found.resend_jiffies * NANO // f.client.hz - _due(f, tries)
+        c[base + C_BASE] = back + found.resend_jiffies * NANO // f.client.hz - _due(s, f, tries)
     c[base + C_STATE] = c[base + C_STATE] & 0xFFFF | found.seq << 16
     c[base + C_KIND] = RST_ARRIVES
     schedule(s, f.width, slot, back)
 
 
-def _due(f: Fixed, tries: int) -> int:
+def _due(s: State, f: Fixed, tries: int) -> int:
     """When the SYN after so many leaves, from the first; where it is given up instead, that."""
-    return int(f.sends[tries]) if tries < len(f.sends) else f.gives_up
+    return int(s.m[f.sends_at + tries]) if tries < f.sends else f.gives_up
 
 
 def rst_arrives(s: State, f: Fixed, slot: int, at: int) -> None:
@@ -206,7 +221,7 @@ def rst_arrives(s: State, f: Fixed, slot: int, at: int) -> None:
     c, base = s.conns, slot * SLOT
     row, number, tries = c[base + C_ROW], c[base + C_NUMBER], c[base + C_TRIES]
     if not (f.loss > 0.0 and happens(draw(f.seed, RST_LOST, number, tries), f.loss)):
-        rst(s, f, box_of(f, row), row * ROW, c[base + C_STATE] >> 16, at + f.delay)
+        rst(s, f, box_of(f, row), f.rows_at + row * ROW, c[base + C_STATE] >> 16, at + f.delay)
     again(s, f, slot, at)
 
 
@@ -214,8 +229,8 @@ def again(s: State, f: Fixed, slot: int, at: int) -> None:
     """No answer: when the next SYN leaves, or connect() gives up."""
     c, base = s.conns, slot * SLOT
     tries = c[base + C_TRIES]
-    when = max(at, c[base + C_BASE] + _due(f, tries))
-    c[base + C_KIND] = SYN_DUE if tries < len(f.sends) else GIVE_UP
+    when = max(at, c[base + C_BASE] + _due(s, f, tries))
+    c[base + C_KIND] = SYN_DUE if tries < f.sends else GIVE_UP
     if f.timeout and when >= c[base + C_STARTED] + f.timeout:
         when = max(at, c[base + C_STARTED] + f.timeout)
         c[base + C_KIND] = GIVE_UP
@@ -226,9 +241,9 @@ def gives_up(s: State, f: Fixed, slot: int, at: int) -> None:
     """connect() fails with ETIMEDOUT."""
     c, base = s.conns, slot * SLOT
     client, row = c[base + C_CLIENT], c[base + C_ROW]
-    s.tick[GAVE_UP] += 1
-    s.g[G_CONNECTING] -= 1
-    s.clients[client] |= TRIED
+    s.m[TICK + GAVE_UP] += 1
+    s.m[G_CONNECTING] -= 1
+    s.m[f.clients_at + client] |= TRIED
     if row != NOBODY:
         if f.choice == BY_KERNEL:
             release(s, f, client, row)
@@ -239,16 +254,16 @@ def gives_up(s: State, f: Fixed, slot: int, at: int) -> None:
 
 def answered(s: State, f: Fixed, slot: int, at: int) -> None:
     """The server answers with a SYN-ACK; where it is not lost, that makes the connection."""
-    c, g, base = s.conns, s.g, slot * SLOT
+    c, g, base = s.conns, s.m, slot * SLOT
     tries = c[base + C_TRIES]
     if f.loss > 0.0 and happens(draw(f.seed, ANSWER_LOST, c[base + C_NUMBER], tries), f.loss):
-        s.drops[ANSWER_LOST_WHY] += 1
+        s.m[DROPS + ANSWER_LOST_WHY] += 1
         c[base + C_STATE] |= ANSWERED
         again(s, f, slot, at)
         return
-    s.tick[FIRST if tries == 1 else RETRIED] += 1
-    s.latency[latency_index(at - c[base + C_STARTED] + c[base + C_TRIP])] += 1
-    s.clients[c[base + C_CLIENT]] |= TRIED | CONNECTED
+    s.m[TICK + FIRST if tries == 1 else RETRIED] += 1
+    s.m[LATENCY + latency_index(at - c[base + C_STARTED] + c[base + C_TRIP])] += 1
+    s.m[f.clients_at + c[base + C_CLIENT]] |= TRIED | CONNECTED
     g[G_CONNECTING] -= 1
     g[G_OPEN] += 1
     there = at + c[base + C_TRIP]

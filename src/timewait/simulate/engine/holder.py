@@ -17,7 +17,7 @@ from timewait.simulate.engine.state import (
     T_STAMP,
     T_TS,
     T_UNTIL,
-    Numbers,
+    Fixed,
     State,
 )
 from timewait.tcp.knobs import Knobs
@@ -38,9 +38,9 @@ def ready_ms(rules: Rules, knobs: Knobs, stamp: int, entered_ms: int, until_ms: 
 
 def closed(
     s: State,
+    f: Fixed,
     rules: Rules,
     knobs: Knobs,
-    rows: Numbers,
     row: int,
     box: int,
     others: int,
@@ -57,35 +57,37 @@ def closed(
     now_s, now_ms = seconds(at), millis(at)
     stamp = now_s if has_ts else 0
     length = time_wait(rules, knobs, rto_ms, stamp, False, 0)
-    sweep(s, box, now_ms)
+    sweep(s, f, box, now_ms)
     if overflows(knobs, others):
         return at
     until = fires(length.ending, now_ms)
-    holds(s.ring, box, until, 1)
-    s.boxes[box * BOX + B_TIME_WAIT] += 1
-    rows[row + T_UNTIL] = (until - BASE_S * 1000) * MS
-    rows[row + T_HOLDER] = CLIENT_HOLDS
-    rows[row + T_RCV_NXT] = 0
-    rows[row + T_SND_NXT] = snd_nxt
-    rows[row + T_TS], rows[row + T_STAMP] = ts, stamp
-    rows[row + T_LAST_ACK], rows[row + T_ENTERED] = 0, now_ms
+    m = s.m
+    holds(s, f, box, until, 1)
+    s.m[f.boxes_at + box * BOX + B_TIME_WAIT] += 1
+    m[row + T_UNTIL] = (until - BASE_S * 1000) * MS
+    m[row + T_HOLDER] = CLIENT_HOLDS
+    m[row + T_RCV_NXT] = 0
+    m[row + T_SND_NXT] = snd_nxt
+    m[row + T_TS], m[row + T_STAMP] = ts, stamp
+    m[row + T_LAST_ACK], m[row + T_ENTERED] = 0, now_ms
     return (ready_ms(rules, knobs, stamp, now_ms, until) - BASE_S * 1000) * MS
 
 
-def taken_over(s: State, rules: Rules, knobs: Knobs, rows: Numbers, row: int, box: int, at: int) -> Reuse:
+def taken_over(s: State, f: Fixed, rules: Rules, knobs: Knobs, row: int, box: int, at: int) -> Reuse:
     """connect() has found a port; where its own TIME_WAIT still holds the five-tuple, it is taken over."""
-    if rows[row + T_HOLDER] != CLIENT_HOLDS:
+    m = s.m
+    if m[row + T_HOLDER] != CLIENT_HOLDS:
         return Reuse(False, 0, 0, 0, 0)
-    if rows[row + T_UNTIL] <= at:
-        rows[row + T_HOLDER], rows[row + T_UNTIL] = FREE, 0
+    if m[row + T_UNTIL] <= at:
+        m[row + T_HOLDER], m[row + T_UNTIL] = FREE, 0
         return Reuse(False, 0, 0, 0, 0)
     tw = TimeWait(
         0,
-        rows[row + T_SND_NXT],
-        rows[row + T_TS],
-        rows[row + T_STAMP],
+        m[row + T_SND_NXT],
+        m[row + T_TS],
+        m[row + T_STAMP],
         False,
-        rows[row + T_ENTERED],
+        m[row + T_ENTERED],
         0,
         False,
         65535,
@@ -93,6 +95,6 @@ def taken_over(s: State, rules: Rules, knobs: Knobs, rows: Numbers, row: int, bo
         False,
     )
     found = reuse(rules, knobs, tw, seconds(at), millis(at), False)
-    sweep(s, box, millis(at))
-    forget(s, rows, box, row)
+    sweep(s, f, box, millis(at))
+    forget(s, f, box, row)
     return found

@@ -53,7 +53,7 @@ def suffering(
 ) -> None:
     """Counts the clients that tried, and those of them that never got through, by address and by clock position."""
     for client in range(f.clients):
-        state = s.clients[client]
+        state = s.m[f.clients_at + client]
         if not state & TRIED:
             continue
         address, at = client % len(tried_by_address), position_of(f, client, len(tried))

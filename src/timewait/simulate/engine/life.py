@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timewait.simulate.engine.arrivals import thinks
-from timewait.simulate.engine.draws import ANSWER, SERVER_ISN, STEP, draw, exponential
+from timewait.simulate.engine.draws import ANSWER, HASH, SERVER_ISN, STEP, draw, exponential
 from timewait.simulate.engine.holder import closed, taken_over
 from timewait.simulate.engine.hosts import address_of, box_of, tsval_of
 from timewait.simulate.engine.opener import hint_of, kernel_port, release, rests
@@ -38,9 +38,11 @@ from timewait.simulate.engine.state import (
     G_SPARE,
     JOINS,
     NOBODY,
+    REST,
     ROW,
     SERVED,
     SLOT,
+    TICK,
     TRIES_ONE,
     TRIES_SHIFT,
     Fixed,
@@ -62,7 +64,7 @@ def waiting(s: State, f: Fixed, box: int, at: int) -> int:
     """Connections in a box's accept queue: each takes its program the same time, one after the other."""
     if f.accept == 0:
         return 0
-    return int(max(0, -(-(s.boxes[box * BOX + B_FREE_AT] - at) // f.accept)))
+    return int(max(0, -(-(s.m[f.boxes_at + box * BOX + B_FREE_AT] - at) // f.accept)))
 
 
 def joins(s: State, f: Fixed, slot: int, at: int) -> None:
@@ -74,19 +76,19 @@ def joins(s: State, f: Fixed, slot: int, at: int) -> None:
         count(s, OVERFLOW_AT_ACK)
         tries = c[base + C_STATE] >> TRIES_SHIFT & 0xFF
         if tries >= SYN_ACK_RETRIES:
-            s.tick[OVERFLOWED] += 1
+            s.m[TICK + OVERFLOWED] += 1
             leaves(s, f, slot, at)
             return
         c[base + C_STATE] += TRIES_ONE
         c[base + C_KIND] = JOINS
         schedule(s, f.width, slot, at + (NANO << tries))
         return
-    s.g[G_QUEUE] = max(s.g[G_QUEUE], queue)
+    s.m[G_QUEUE] = max(s.m[G_QUEUE], queue)
     if f.accept == 0:
         served(s, f, slot, at)
         return
-    done = max(s.boxes[box * BOX + B_FREE_AT], at) + f.accept
-    s.boxes[box * BOX + B_FREE_AT] = done
+    done = max(s.m[f.boxes_at + box * BOX + B_FREE_AT], at) + f.accept
+    s.m[f.boxes_at + box * BOX + B_FREE_AT] = done
     c[base + C_KIND] = SERVED
     schedule(s, f.width, slot, done)
 
@@ -94,7 +96,7 @@ def joins(s: State, f: Fixed, slot: int, at: int) -> None:
 def served(s: State, f: Fixed, slot: int, at: int) -> None:
     """It is accepted; a balancer now needs a connection to a server."""
     if f.servers and not _backend_opens(s, f, slot, at):
-        s.tick[BACKEND_FAILED] += 1
+        s.m[TICK + BACKEND_FAILED] += 1
         s.conns[slot * SLOT + C_STATE] |= FAILED
     lives(s, f, slot, at)
 
@@ -119,17 +121,28 @@ def ends_now(s: State, f: Fixed, slot: int, at: int) -> None:
     c, base = s.conns, slot * SLOT
     client, row, number = c[base + C_CLIENT], c[base + C_ROW], c[base + C_NUMBER]
     if not c[base + C_STATE] & FAILED:
-        s.tick[SUCCEEDED] += 1
+        s.m[TICK + SUCCEEDED] += 1
     has_ts = f.client_knobs.tcp_timestamps != 0 and f.server_knobs.tcp_timestamps != 0
     nxt = (c[base + C_ISN] + 2 + f.octets_sent * f.requests) & 0xFFFFFFFF
     if f.closing == BY_SERVER:
         ts = tsval_of(s, f, slot, at) if has_ts else 0
         box = box_of(f, row)
-        closed_first(s, f, box, address_of(f, row), row * ROW, number, nxt, has_ts, ts, at + f.delay)
+        closed_first(s, f, box, address_of(f, row), f.rows_at + row * ROW, number, nxt, has_ts, ts, at + f.delay)
     elif f.closing == BY_CLIENT and f.choice == BY_KERNEL:
-        others = s.port.resting[client]
+        others = s.m[f.resting_at + client]
         free_at = closed(
-            s, f.client, f.client_knobs, s.rows, row * ROW, f.boxes, others, f.rto_ms, has_ts, seconds(at), nxt, at
+            s,
+            f,
+            f.client,
+            f.client_knobs,
+            f.rows_at + row * ROW,
+            f.boxes,
+            others,
+            f.rto_ms,
+            has_ts,
+            seconds(at),
+            nxt,
+            at,
         )
         _backend_ends(s, f, slot, at)
         if free_at > at:
@@ -147,11 +160,11 @@ def ends_now(s: State, f: Fixed, slot: int, at: int) -> None:
 def own_time_wait(s: State, f: Fixed, has_ts: bool, at: int) -> None:
     """A client behind a NAT holds TIME_WAIT: it is counted, and in nobody's way."""
     now_ms = millis(at)
-    sweep(s, f.boxes, now_ms)
+    sweep(s, f, f.boxes, now_ms)
     stamp = seconds(at) if has_ts else 0
     ending = time_wait(f.client, f.client_knobs, f.rto_ms, stamp, False, 0).ending
-    holds(s.ring, f.boxes, fires(ending, now_ms), 1)
-    s.boxes[f.boxes * BOX + B_TIME_WAIT] += 1
+    holds(s, f, f.boxes, fires(ending, now_ms), 1)
+    s.m[f.boxes_at + f.boxes * BOX + B_TIME_WAIT] += 1
 
 
 def leaves(s: State, f: Fixed, slot: int, at: int) -> None:
@@ -165,16 +178,16 @@ def leaves(s: State, f: Fixed, slot: int, at: int) -> None:
 
 
 def _gone(s: State, f: Fixed, slot: int, at: int) -> None:
-    s.g[G_OPEN] -= 1
+    s.m[G_OPEN] -= 1
     ended(s, f, slot, at)
 
 
 def ended(s: State, f: Fixed, slot: int, at: int) -> None:
     """Nothing of it is kept."""
     client = s.conns[slot * SLOT + C_CLIENT]
-    s.conns[slot * SLOT + C_LINK] = s.g[G_SPARE]
-    s.g[G_SPARE] = slot
-    s.g[G_FREE_SLOTS] += 1
+    s.conns[slot * SLOT + C_LINK] = s.m[G_SPARE]
+    s.m[G_SPARE] = slot
+    s.m[G_FREE_SLOTS] += 1
     thinks(s, f, client, at)
 
 
@@ -183,10 +196,10 @@ def ended(s: State, f: Fixed, slot: int, at: int) -> None:
 
 def _backend_opens(s: State, f: Fixed, slot: int, at: int) -> bool:
     """A connection to a server, a kept one or a new one; False where no source port is left."""
-    g, c, base = s.g, s.conns, slot * SLOT
+    g, c, base = s.m, s.conns, slot * SLOT
     box = box_of(f, c[base + C_ROW])
-    if f.kept and s.boxes[box * BOX + B_IDLE] > 0:
-        s.boxes[box * BOX + B_IDLE] -= 1
+    if f.kept and s.m[f.boxes_at + box * BOX + B_IDLE] > 0:
+        s.m[f.boxes_at + box * BOX + B_IDLE] -= 1
         c[base + C_BACK] = 0
         return True
     turn = g[G_BACK_TURN]
@@ -196,19 +209,28 @@ def _backend_opens(s: State, f: Fixed, slot: int, at: int) -> bool:
     bits = draw(f.seed, STEP, c[base + C_NUMBER], 1)
     hint = hint_of(f.server, pool, source)
     offset, looked = kernel_port(
-        f.server, f.back_low, f.back_high, f.back_words, f.back_odd, s.back, pool, hint, bits
+        s,
+        f.server,
+        f.back_low,
+        f.back_high,
+        f.back_odd,
+        f.back_bits_at + pool * f.back_words,
+        f.back_free_at + pool,
+        f.back_hint_at + hint,
+        draw(f.seed, HASH, pool, 1),
+        bits,
     )
-    s.tick[SEARCHED] += looked
+    s.m[TICK + SEARCHED] += looked
     if offset == NOBODY:
         return False
     word, position = word_of(f.back_odd, offset)
-    take(s.back.bits, pool * f.back_words + word, position)
-    s.back.free[pool] -= 1
+    take(s.m, f.back_bits_at + pool * f.back_words + word, position)
+    s.m[f.back_free_at + pool] -= 1
     g[G_BACK_TAKEN] += 1
-    s.tick[BACKEND_OPENED] += 1
+    s.m[TICK + BACKEND_OPENED] += 1
     row = pool * f.back_ports + offset
-    if taken_over(s, f.server, f.server_knobs, s.back_rows, row * ROW, f.boxes + 1, at).reuses:
-        s.tick[REUSED] += 1
+    if taken_over(s, f, f.server, f.server_knobs, f.back_rows_at + row * ROW, f.boxes + 1, at).reuses:
+        s.m[TICK + REUSED] += 1
     c[base + C_BACK] = row
     return True
 
@@ -220,19 +242,21 @@ def _backend_ends(s: State, f: Fixed, slot: int, at: int) -> None:
         return
     box = box_of(f, s.conns[slot * SLOT + C_ROW])
     if f.kept:
-        s.boxes[box * BOX + B_IDLE] += 1
+        s.m[f.boxes_at + box * BOX + B_IDLE] += 1
         return
     free_at = at
     if f.back_closing == BY_CLIENT:
         has_ts = f.back_ts and f.server_knobs.tcp_timestamps != 0
-        others = s.boxes[box * BOX + B_TIME_WAIT] + s.boxes[(f.boxes + 1) * BOX + B_TIME_WAIT] // f.boxes
+        others = (
+            s.m[f.boxes_at + box * BOX + B_TIME_WAIT] + s.m[f.boxes_at + (f.boxes + 1) * BOX + B_TIME_WAIT] // f.boxes
+        )
         nxt = draw(f.seed, SERVER_ISN, number, 1)
         free_at = closed(
             s,
+            f,
             f.server,
             f.server_knobs,
-            s.back_rows,
-            row * ROW,
+            f.back_rows_at + row * ROW,
             f.boxes + 1,
             others,
             200,
@@ -244,22 +268,22 @@ def _backend_ends(s: State, f: Fixed, slot: int, at: int) -> None:
     if free_at == at:
         backend_free(s, f, row)
         return
-    g, p = s.g, s.back
-    tail = g[G_BACK_TAIL] % len(p.rest_when)
-    p.rest_when[tail], p.rest_row[tail] = free_at, row
+    g = s.m
+    tail = g[G_BACK_TAIL] % (len(s.back) // REST) * REST
+    s.back[tail], s.back[tail + 1] = free_at, row
     g[G_BACK_TAIL] += 1
 
 
 def backend_rested(s: State, f: Fixed) -> None:
     """The balancer's port that has rested longest is free."""
-    head = s.g[G_BACK_HEAD] % len(s.back.rest_when)
-    s.g[G_BACK_HEAD] += 1
-    backend_free(s, f, s.back.rest_row[head])
+    head = s.m[G_BACK_HEAD] % (len(s.back) // REST) * REST
+    s.m[G_BACK_HEAD] += 1
+    backend_free(s, f, s.back[head + 1])
 
 
 def backend_free(s: State, f: Fixed, row: int) -> None:
     pool, offset = row // f.back_ports, row % f.back_ports
     word, position = word_of(f.back_odd, offset)
-    put(s.back.bits, pool * f.back_words + word, position)
-    s.back.free[pool] += 1
-    s.g[G_BACK_TAKEN] -= 1
+    put(s.m, f.back_bits_at + pool * f.back_words + word, position)
+    s.m[f.back_free_at + pool] += 1
+    s.m[G_BACK_TAKEN] -= 1

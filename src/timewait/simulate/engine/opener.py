@@ -18,9 +18,9 @@ from timewait.simulate.engine.state import (
     OPEN_SHIFT,
     PRESERVED,
     RANDOM,
+    REST,
     SEQUENTIAL,
     Fixed,
-    Pool,
     State,
 )
 from timewait.simulate.outcome import NAT_FULL, NAT_LIMIT
@@ -29,20 +29,30 @@ from timewait.tcp.profiles import LINEAR, LINEAR_EVEN, PERTURBED, Rules
 
 
 def kernel_port(
-    rules: Rules, low: int, high: int, words: int, odd: int, p: Pool, pool: int, hint_at: int, bits: int
+    s: State,
+    rules: Rules,
+    low: int,
+    high: int,
+    odd: int,
+    bits_at: int,
+    free_at: int,
+    hint_at: int,
+    port_hash: int,
+    bits: int,
 ) -> tuple[int, int]:
     """connect() without bind(): the offset of the port from `low` (NOBODY), and how many were looked at.
 
-    `bits`: 32 random ones, for the hash of the addresses and for what 5.4.286 and later add.
+    `bits_at`, `free_at`, `hint_at`: where those of the pool lie. `port_hash`: of the addresses and the destination's
+    port. `bits`: random ones, for what 5.4.286 and later add.
     """
     ports = high - low + 1
-    if p.free[pool] == 0:
+    if s.m[free_at] == 0:
         return NOBODY, ports
-    begin = start(rules, low, high, p.hint[hint_at], draw(hint_at, HASH, pool))
-    found = search(p.bits, pool * words, odd, ports, nth(rules, low, high, begin, 0) - low)
+    begin = start(rules, low, high, s.m[hint_at], port_hash)
+    found = search(s.m, bits_at, odd, ports, nth(rules, low, high, begin, 0) - low)
     if found.offset != NOBODY:
         step = advance(rules, steps_of(rules.port_search, ports & ~1 if odd else ports, odd != 0, found.n), bits & 7)
-        p.hint[hint_at] = (p.hint[hint_at] + step) & MASK
+        s.m[hint_at] = (s.m[hint_at] + step) & MASK
     return found.offset, found.n + 1
 
 
@@ -53,14 +63,14 @@ def hint_of(rules: Rules, pool: int, address: int) -> int:
 
 def own_port(s: State, f: Fixed, client: int, destination: int, number: int) -> int:
     """The port that a client's own kernel chooses behind a NAT: one connection after the other, all ports free."""
-    state = s.clients[client]
+    state = s.m[f.clients_at + client]
     hint = state >> HINT_SHIFT & MASK
     begin = start(f.client, f.port_low, f.port_high, hint, draw(f.seed, HASH, client, destination + 1))
     port = nth(f.client, f.port_low, f.port_high, begin, 0)
     linear = f.client.port_search == LINEAR or f.client.port_search == LINEAR_EVEN
     steps = steps_of(f.client.port_search, f.port_high - f.port_low + 1, not linear, 0)
     hint = (hint + advance(f.client, steps, draw(f.seed, STEP, number) & 7)) & MASK
-    s.clients[client] = (state & ((1 << HINT_SHIFT) - 1)) | hint << HINT_SHIFT
+    s.m[f.clients_at + client] = (state & ((1 << HINT_SHIFT) - 1)) | hint << HINT_SHIFT
     return port
 
 
@@ -71,25 +81,25 @@ def pool_of(f: Fixed, address: int, destination: int) -> int:
 def nat_port(s: State, f: Fixed, client: int, destination: int, own: int, number: int, tries: int) -> int:
     """The port the NAT puts in its place: its row, or the reason why there is none, below NOBODY."""
     address = client % f.addresses
-    pool, p = pool_of(f, address, destination), s.port
-    if f.per_client and s.clients[client] >> OPEN_SHIFT & OPEN_MASK >= f.per_client:
+    pool, m = pool_of(f, address, destination), s.m
+    if f.per_client and s.m[f.clients_at + client] >> OPEN_SHIFT & OPEN_MASK >= f.per_client:
         return -NAT_LIMIT
-    if p.free[pool] == 0:
+    if m[f.free_at + pool] == 0:
         return -NAT_FULL
-    base = pool * f.words
+    base = f.bits_at + pool * f.words
     if f.choice == BLOCKS:
         offset = _in_block(s, f, client, address, base, number, tries)
     elif f.choice == OLDEST:
-        offset = p.queue[pool * f.ports + p.ends[2 * pool] % f.ports]
-        p.ends[2 * pool] += 1
+        offset = m[f.queue_at + pool * f.ports + m[f.ends_at + 2 * pool] % f.ports]
+        m[f.ends_at + 2 * pool] += 1
     else:
         begin = _begin(s, f, client, destination, own, number, tries, pool)
-        offset = around(p.bits, base, 0, f.ports, begin)
+        offset = around(m, base, 0, f.ports, begin)
         if f.choice == SEQUENTIAL:
-            p.hint[pool] = offset + 1
+            m[f.hint_at + pool] = offset + 1
     if offset < 0:
         return int(offset)
-    take(p.bits, base, offset)
+    take(m, base, offset)
     taken(s, f, client, address, pool, offset)
     return (address * f.destinations + destination) * f.ports + int(offset)
 
@@ -99,7 +109,7 @@ def _begin(s: State, f: Fixed, client: int, destination: int, own: int, number: 
     if f.choice == RANDOM:
         return below(draw(f.seed, PORT, number, tries), f.ports)
     if f.choice == SEQUENTIAL:
-        return int(s.port.hint[pool]) % f.ports
+        return int(s.m[f.hint_at + pool]) % f.ports
     if f.choice == HASHED:
         return below(draw(f.seed, PORT, client, destination + 1), f.ports)
     if f.choice == PRESERVED and f.low <= own <= f.high:
@@ -109,65 +119,66 @@ def _begin(s: State, f: Fixed, client: int, destination: int, own: int, number: 
 
 def _in_block(s: State, f: Fixed, client: int, address: int, base: int, number: int, tries: int) -> int:
     """Out of the client's block, which it gets with its first port."""
-    p, blocks = s.port, f.ports // f.block
-    mine = s.block_of[client] - 1
+    m, blocks = s.m, f.ports // f.block
+    words = f.blocks_at + address * f.block_words
+    mine = s.m[f.block_of_at + client] - 1
     if mine < 0:
-        mine = around(p.blocks, address * f.block_words, 0, blocks, below(draw(f.seed, BLOCK, number, tries), blocks))
+        mine = around(m, words, 0, blocks, below(draw(f.seed, BLOCK, number, tries), blocks))
         if mine < 0:
             return -NAT_FULL
-        take(p.blocks, address * f.block_words, mine)
-        s.block_of[client] = mine + 1
+        take(m, words, mine)
+        s.m[f.block_of_at + client] = mine + 1
     low = mine * f.block
     begin = low + below(draw(f.seed, PORT, number, tries), f.block)
-    found = around(p.bits, base, low, low + f.block, begin)
+    found = around(m, base, low, low + f.block, begin)
     return found if found != NOBODY else -NAT_LIMIT
 
 
 def taken(s: State, f: Fixed, client: int, address: int, pool: int, offset: int) -> None:
     """Counts a port that was taken."""
-    s.port.free[pool] -= 1
-    s.g[G_TAKEN] += 1
-    s.clients[client] += OPEN_ONE
+    s.m[f.free_at + pool] -= 1
+    s.m[G_TAKEN] += 1
+    s.m[f.clients_at + client] += OPEN_ONE
     if f.choice == BLOCKS:
-        s.port.used[address * (f.ports // f.block) + offset // f.block] += 1
+        s.m[f.used_at + address * (f.ports // f.block) + offset // f.block] += 1
 
 
 def rests(s: State, f: Fixed, client: int, row: int, until: int) -> None:
     """The port of the five-tuple may be taken again at `until` (ns), which is never earlier than the last one's."""
-    g, p = s.g, s.port
-    at = g[G_REST_TAIL] % len(p.rest_when)
-    p.rest_when[at], p.rest_row[at], p.rest_client[at] = until, row, client
+    g = s.m
+    at = g[G_REST_TAIL] % (len(s.rest) // REST) * REST
+    s.rest[at], s.rest[at + 1], s.rest[at + 2] = until, row, client
     g[G_REST_TAIL] += 1
-    p.resting[row // f.ports // f.destinations] += 1
+    s.m[f.resting_at + row // f.ports // f.destinations] += 1
 
 
 def rested(s: State, f: Fixed) -> None:
     """The port that has rested longest is free."""
-    g, p = s.g, s.port
-    at = g[G_REST_HEAD] % len(p.rest_when)
+    g = s.m
+    at = g[G_REST_HEAD] % (len(s.rest) // REST) * REST
     g[G_REST_HEAD] += 1
-    p.resting[p.rest_row[at] // f.ports // f.destinations] -= 1
-    release(s, f, p.rest_client[at], p.rest_row[at])
+    s.m[f.resting_at + s.rest[at + 1] // f.ports // f.destinations] -= 1
+    release(s, f, s.rest[at + 2], s.rest[at + 1])
 
 
 def release(s: State, f: Fixed, client: int, row: int) -> None:
     """The port of a five-tuple is free."""
-    p, offset = s.port, row % f.ports
+    m, offset = s.m, row % f.ports
     both = row // f.ports
     address = both // f.destinations
     pool = address if f.independent else both
     word, at = word_of(f.odd_word, offset)
-    put(p.bits, pool * f.words + word, at)
-    p.free[pool] += 1
-    s.g[G_TAKEN] -= 1
-    s.clients[client] -= OPEN_ONE
+    put(m, f.bits_at + pool * f.words + word, at)
+    m[f.free_at + pool] += 1
+    s.m[G_TAKEN] -= 1
+    s.m[f.clients_at + client] -= OPEN_ONE
     if f.choice == OLDEST:
-        p.queue[pool * f.ports + p.ends[2 * pool + 1] % f.ports] = offset
-        p.ends[2 * pool + 1] += 1
+        m[f.queue_at + pool * f.ports + m[f.ends_at + 2 * pool + 1] % f.ports] = offset
+        m[f.ends_at + 2 * pool + 1] += 1
     elif f.choice == BLOCKS:
         mine = offset // f.block
         of = address * (f.ports // f.block) + mine
-        p.used[of] -= 1
-        if p.used[of] == 0:
-            put(p.blocks, address * f.block_words, mine)
-            s.block_of[client] = 0
+        m[f.used_at + of] -= 1
+        if m[f.used_at + of] == 0:
+            put(m, f.blocks_at + address * f.block_words, mine)
+            s.m[f.block_of_at + client] = 0

@@ -12,12 +12,14 @@ import numpy as np
 
 from timewait.histogram import Sparse
 from timewait.simulate import limits
-from timewait.simulate.engine import build, hosts, step
+from timewait.simulate.engine import build, hosts, memory, step
 from timewait.simulate.engine.arrivals import schedule_arrival
 from timewait.simulate.engine.state import (
     B_TIME_WAIT,
     BOX,
     BY_KERNEL,
+    COUNTERS,
+    DROPS,
     G_BACK_HEAD,
     G_BACK_TAIL,
     G_BACK_TAKEN,
@@ -29,13 +31,17 @@ from timewait.simulate.engine.state import (
     G_REST_HEAD,
     G_REST_TAIL,
     G_TAKEN,
+    HEADS,
+    LATENCY,
     SLOT,
+    TICK,
     Fixed,
-    State,
 )
-from timewait.simulate.outcome import POSITIONS, Array, Column, Outcome, Suffering
+from timewait.simulate.outcome import POSITIONS, REASONS, Array, Column, Outcome, Suffering
 from timewait.simulate.world import Scenario
 
+MOST_SLOTS = 2e6  # room made at the beginning
+LOST = (Column.NO_PORT, Column.GAVE_UP, Column.BACKEND_FAILED, Column.OVERFLOWED)
 BUDGET = 2_000_000  # events between two looks at `stop`: well under a second, compiled
 INTERPRETED_BUDGET = 20_000
 
@@ -101,21 +107,20 @@ def run_world(
     limits.check(scenario)
     limits.refuse_if_too_large(scenario, available_memory() if available is None else available)
     began = time.monotonic()
-    fixed = build.fixed(scenario, seed, width)
-    state = build.state(scenario, fixed)
-    player = _Player(scenario, seed, fixed, state, compiled)
+    player = _Player(scenario, seed, build.fixed(scenario, seed, width), compiled)
     player.play(progress, stop, began)
     return player.outcome(time.monotonic() - began)
 
 
 class _Player:
-    def __init__(self, scenario: Scenario, seed: int, fixed: Fixed, state: State, compiled: bool) -> None:
+    def __init__(self, scenario: Scenario, seed: int, fixed: Fixed, compiled: bool) -> None:
         self.scenario, self.seed, self.compiled = scenario, seed, compiled
-        self.fixed, self.state = fixed, state
-        self.engine = engine(compiled)
+        self.fixed, self.engine = fixed, engine(compiled)
+        slots = int(1.3 * min(limits.open_at_once(scenario), MOST_SLOTS))
+        self.state = memory.state(fixed, build.times(scenario), build.sends(scenario), slots)
+        self.handed = memory.record(fixed) if compiled else fixed
         if not compiled:
-            self.state = build.plain(state)
-            self.fixed = fixed._replace(times=fixed.times.tolist(), sends=fixed.sends.tolist())
+            self.state = memory.plain(self.state)
         self.rows: list[Array] = []
         self.drops: list[Array] = []
         self.counters: list[Array] = []
@@ -127,12 +132,11 @@ class _Player:
     def play(
         self, progress: Callable[[Progress], None] | None, stop: Callable[[], bool] | None, began: float
     ) -> None:
-        self.engine.arrival(self.state, self.fixed, 0)
+        self.engine.arrival(self.state, self.handed, 0)
         duration, tick = build.ns(self.scenario.duration), build.ns(self.scenario.tick)
         at = 0
         while at < duration and not self.interrupted:
-            at = min(duration, at + tick)
-            at = self._until(at, progress, stop, began)
+            at = self._until(min(duration, at + tick), progress, stop, began)
             self._tick(at)
 
     def _until(
@@ -145,72 +149,69 @@ class _Player:
         """Advances to `until`; where it was stopped on the way, only as far as that."""
         budget = BUDGET if self.compiled else INTERPRETED_BUDGET
         while True:
-            why = self.engine.advance(self.state, self.fixed, until, budget)
-            if why == step.NO_SLOT:
-                self._grow_slots()
-            elif why in (step.NO_ROOM, step.NO_BACK_ROOM):
-                self._grow_room(why == step.NO_BACK_ROOM)
-            now = until if why == step.REACHED else int(self.state.g[G_NOW])
-            if why in (step.REACHED, step.PAUSED):
-                if progress:
-                    progress(self._progress(now, time.monotonic() - began))
-                if stop and stop():
-                    self.interrupted = True
-                    return now
+            why = self.engine.advance(self.state, self.handed, until, budget)
+            if why not in (step.REACHED, step.PAUSED):
+                self._grow(why)
+                continue
+            now = until if why == step.REACHED else int(self.state.m[G_NOW])
+            if progress:
+                progress(self._progress(now, time.monotonic() - began))
+            if stop and stop():
+                self.interrupted = True
+                return now
             if why == step.REACHED:
                 return until
 
     def _progress(self, now: int, wall: float) -> Progress:
-        tick = self.state.tick
-        failed = tick[Column.NO_PORT] + tick[Column.GAVE_UP] + tick[Column.BACKEND_FAILED] + tick[Column.OVERFLOWED]
+        tick = [int(value) for value in self.state.m[TICK : TICK + len(Column)]]
         simulated = now / build.NANO
         left = wall * (self.scenario.duration / simulated - 1) if simulated > 0 else 0.0
-        started = self.started + int(tick[Column.STARTED])
-        return Progress(simulated, self.scenario.duration, wall, left, started, self.failed + int(failed))
+        started = self.started + tick[Column.STARTED]
+        failed = self.failed + sum(tick[column] for column in LOST)
+        return Progress(simulated, self.scenario.duration, wall, left, started, failed)
 
-    def _arrays(self) -> State:
-        return self.state if self.compiled else build.arrays(self.state)
+    def _grow(self, why: int) -> None:
+        """Twice the room for what there was not enough of."""
+        s = self.state if self.compiled else memory.arrays(self.state)
+        if why == step.NO_SLOT:
+            s = memory.with_slots(s, len(s.conns) // SLOT * 2)
+        elif why == step.NO_ROOM:
+            s = s._replace(rest=memory.with_room(s.rest, s.m[G_REST_HEAD], s.m[G_REST_TAIL]))
+        else:
+            s = s._replace(back=memory.with_room(s.back, s.m[G_BACK_HEAD], s.m[G_BACK_TAIL]))
+        self.state = s if self.compiled else memory.plain(s)
 
-    def _back(self, arrays: State) -> None:
-        self.state = arrays if self.compiled else build.plain(arrays)
-
-    def _grow_slots(self) -> None:
-        arrays = self._arrays()
-        self._back(build.with_slots(arrays, len(arrays.conns) // SLOT * 2))
-
-    def _grow_room(self, backend: bool) -> None:
-        arrays = self._arrays()
-        head, tail = (G_BACK_HEAD, G_BACK_TAIL) if backend else (G_REST_HEAD, G_REST_TAIL)
-        pool = arrays.back if backend else arrays.port
-        grown = build.with_room(pool, int(arrays.g[head]), int(arrays.g[tail]), 2 * len(pool.rest_when))
-        self._back(arrays._replace(back=grown) if backend else arrays._replace(port=grown))
+    def _taken(self, at: int, size: int) -> Array:
+        """Counts that begin anew."""
+        found = np.array(self.state.m[at : at + size], dtype=np.int64)
+        self.state.m[at : at + size] = [0] * size
+        return found
 
     def _tick(self, at: int) -> None:
-        """Takes the counts of the stretch, reads the gauges, and clears what is counted anew."""
-        self.engine.gauge(self.state, self.fixed, at)
-        s, f = self.state, self.fixed
-        row = np.array(s.tick, dtype=np.int64)
-        boxes = np.array(s.boxes, dtype=np.int64).reshape(-1, BOX)[:, B_TIME_WAIT]
-        free = np.array(s.port.free, dtype=np.int64)
-        row[Column.CONNECTING], row[Column.OPEN] = s.g[G_CONNECTING], s.g[G_OPEN]
-        row[Column.SERVER_TIME_WAIT] = boxes[: f.boxes].sum()
-        row[Column.SERVER_TIME_WAIT_MOST] = boxes[: f.boxes].max()
-        row[Column.CLIENT_TIME_WAIT], row[Column.BACKEND_TIME_WAIT] = boxes[f.boxes], boxes[f.boxes + 1]
-        row[Column.PORTS_TAKEN], row[Column.PORTS_TAKEN_MOST] = s.g[G_TAKEN], f.ports - free.min()
-        row[Column.BACKEND_TAKEN], row[Column.ACCEPT_QUEUE] = s.g[G_BACK_TAKEN], s.g[G_QUEUE]
-        self.rows.append(row)
-        self.drops.append(np.array(s.drops, dtype=np.int64))
-        self.counters.append(np.array(s.counters, dtype=np.int64))
-        latency = np.array(s.latency, dtype=np.int64)
+        """Takes the counts of the stretch, and reads the gauges."""
+        f, m = self.fixed, self.state.m
+        self.engine.gauge(self.state, self.handed, at)
+        row = self._taken(TICK, len(Column))
+        boxes = np.array(m[f.boxes_at : f.boxes_at + (f.boxes + 2) * BOX], dtype=np.int64)
+        waits = boxes.reshape(-1, BOX)[:, B_TIME_WAIT]
+        pools = f.addresses if f.independent else f.addresses * f.destinations
+        free = np.array(m[f.free_at : f.free_at + pools], dtype=np.int64)
+        row[Column.CONNECTING], row[Column.OPEN] = m[G_CONNECTING], m[G_OPEN]
+        row[Column.SERVER_TIME_WAIT] = waits[: f.boxes].sum()
+        row[Column.SERVER_TIME_WAIT_MOST] = waits[: f.boxes].max()
+        row[Column.CLIENT_TIME_WAIT], row[Column.BACKEND_TIME_WAIT] = waits[f.boxes], waits[f.boxes + 1]
+        row[Column.PORTS_TAKEN], row[Column.PORTS_TAKEN_MOST] = m[G_TAKEN], f.ports - free.min()
+        row[Column.BACKEND_TAKEN], row[Column.ACCEPT_QUEUE] = m[G_BACK_TAKEN], m[G_QUEUE]
+        m[G_QUEUE] = 0
+        latency = self._taken(LATENCY, HEADS - LATENCY)
         index = np.flatnonzero(latency)
+        self.rows.append(row)
+        self.drops.append(self._taken(DROPS, REASONS))
+        self.counters.append(self._taken(COUNTERS, 32))
         self.connect.append(Sparse(index.tolist(), latency[index].tolist(), _highest(index)))
         self.ends.append(at / build.NANO)
         self.started += int(row[Column.STARTED])
-        lost = (Column.NO_PORT, Column.GAVE_UP, Column.BACKEND_FAILED, Column.OVERFLOWED)
-        self.failed += int(sum(row[column] for column in lost))
-        for part in (s.tick, s.drops, s.counters, s.latency):
-            part[:] = [0] * len(part)
-        s.g[G_QUEUE] = 0
+        self.failed += int(sum(row[column] for column in LOST))
 
     def outcome(self, wall: float) -> Outcome:
         f = self.fixed
@@ -223,7 +224,7 @@ class _Player:
             counters=np.array(self.counters, dtype=np.int64),
             connect=self.connect,
             suffering=self._suffering(),
-            events=int(self.state.g[G_EVENTS]),
+            events=int(self.state.m[G_EVENTS]),
             wall_seconds=wall,
             interrupted=self.interrupted,
             port_capacity=f.addresses * f.ports,
@@ -233,8 +234,8 @@ class _Player:
     def _suffering(self) -> Suffering:
         f = self.fixed
         addresses = f.addresses if f.choice != BY_KERNEL else min(f.addresses, 65536)
-        found = [build.numbers(size) for size in (addresses, addresses, POSITIONS, POSITIONS)]
-        self.engine.suffering(self.state, f, *found)
+        found = [memory.numbers(size) for size in (addresses, addresses, POSITIONS, POSITIONS)]
+        self.engine.suffering(self.state, self.handed, *found)
         return Suffering(*found)
 
 

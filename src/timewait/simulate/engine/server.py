@@ -9,6 +9,7 @@ from timewait.simulate.engine.state import (
     B_SWEPT,
     B_TIME_WAIT,
     BOX,
+    COUNTERS,
     FREE,
     MS,
     RING,
@@ -21,8 +22,8 @@ from timewait.simulate.engine.state import (
     T_STAMP,
     T_TS,
     T_UNTIL,
+    TICK,
     Fixed,
-    Numbers,
     State,
 )
 from timewait.simulate.outcome import Column
@@ -45,7 +46,7 @@ ACCEPTED, ACKED = Action.ACCEPT, Action.ACK
 class Reply(NamedTuple):
     """What a SYN brought: an Action, the rule behind it, and what the ACK of a TIME_WAIT acknowledges."""
 
-    action: Action
+    action: int
     rule: int
     ack: int
 
@@ -76,7 +77,7 @@ def count(s: State, bits: int) -> None:
     at = 0
     while bits:
         if bits & 1:
-            s.counters[at] += 1
+            s.m[COUNTERS + at] += 1
         bits >>= 1
         at += 1
 
@@ -84,97 +85,98 @@ def count(s: State, bits: int) -> None:
 # TIME_WAITs that exist: each is noted under the ms in which it will end.
 
 
-def holds(ring: Numbers, box: int, until_ms: int, by: int) -> None:
-    ring[box * RING + until_ms % RING] += by
+def holds(s: State, f: Fixed, box: int, until_ms: int, by: int) -> None:
+    s.m[f.ring_at + box * RING + until_ms % RING] += by
 
 
-def swept(ring: Numbers, box: int, since: int, now_ms: int) -> int:
+def swept(s: State, f: Fixed, box: int, since: int, now_ms: int) -> int:
     """How many ended after `since` and up to `now_ms`; they are taken off."""
     gone = 0
-    base = box * RING
+    base = f.ring_at + box * RING
     for ms in range(since + 1, now_ms + 1):
         at = base + ms % RING
-        if ring[at]:
-            gone += ring[at]
-            ring[at] = 0
+        if s.m[at]:
+            gone += s.m[at]
+            s.m[at] = 0
     return gone
 
 
-def sweep(s: State, box: int, now_ms: int) -> int:
+def sweep(s: State, f: Fixed, box: int, now_ms: int) -> int:
     """TIME_WAITs of a box now."""
-    at = box * BOX
-    if now_ms > s.boxes[at + B_SWEPT]:
-        s.boxes[at + B_TIME_WAIT] -= swept(s.ring, box, s.boxes[at + B_SWEPT], now_ms)
-        s.boxes[at + B_SWEPT] = now_ms
-    return int(s.boxes[at + B_TIME_WAIT])
+    at = f.boxes_at + box * BOX
+    if now_ms > s.m[at + B_SWEPT]:
+        s.m[at + B_TIME_WAIT] -= swept(s, f, box, s.m[at + B_SWEPT], now_ms)
+        s.m[at + B_SWEPT] = now_ms
+    return int(s.m[at + B_TIME_WAIT])
 
 
-def forget(s: State, rows: Numbers, box: int, row: int) -> None:
+def forget(s: State, f: Fixed, box: int, row: int) -> None:
     """A TIME_WAIT of a box ends before its time."""
-    holds(s.ring, box, rows[row + T_UNTIL] // MS + BASE_S * 1000, -1)
-    s.boxes[box * BOX + B_TIME_WAIT] -= 1
-    rows[row + T_HOLDER], rows[row + T_UNTIL] = FREE, 0
+    m = s.m
+    holds(s, f, box, s.m[row + T_UNTIL] // MS + BASE_S * 1000, -1)
+    s.m[f.boxes_at + box * BOX + B_TIME_WAIT] -= 1
+    m[row + T_HOLDER], m[row + T_UNTIL] = FREE, 0
 
 
 def rearm(s: State, f: Fixed, box: int, row: int, now_ms: int, length_ms: int) -> None:
     """A TIME_WAIT begins again."""
-    holds(s.ring, box, s.rows[row + T_UNTIL] // MS + BASE_S * 1000, -1)
+    holds(s, f, box, s.m[row + T_UNTIL] // MS + BASE_S * 1000, -1)
     until = fires(ends(f.server, length_ms), now_ms)
-    holds(s.ring, box, until, 1)
-    s.rows[row + T_UNTIL] = (until - BASE_S * 1000) * MS
+    holds(s, f, box, until, 1)
+    s.m[row + T_UNTIL] = (until - BASE_S * 1000) * MS
 
 
 def met(s: State, f: Fixed, box: int, row: int, segment: Segment, at: int, full: bool) -> Reply:
-    """A segment meets the TIME_WAIT of its five-tuple. `row`: where that lies in `rows`."""
-    rows, now_ms = s.rows, millis(at)
+    """A segment meets the TIME_WAIT of its five-tuple. `row`: where that lies."""
+    m, now_ms = s.m, millis(at)
     tw = TimeWait(
-        rows[row + T_RCV_NXT],
-        rows[row + T_SND_NXT],
-        rows[row + T_TS],
-        rows[row + T_STAMP],
+        m[row + T_RCV_NXT],
+        m[row + T_SND_NXT],
+        m[row + T_TS],
+        m[row + T_STAMP],
         False,
-        rows[row + T_ENTERED],
-        rows[row + T_LAST_ACK],
+        m[row + T_ENTERED],
+        m[row + T_LAST_ACK],
         False,
         65535,
         60_000,
         False,
     )
-    sweep(s, box, now_ms)
+    sweep(s, f, box, now_ms)
     found = meet(f.server, f.server_knobs, tw, segment, seconds(at), now_ms, True, full, 2, True)
     if found.counters:
         count(s, found.counters)
     if found.gone:
-        forget(s, rows, box, row)
+        forget(s, f, box, row)
     else:
         after = afterwards(found)
-        rows[row + T_TS], rows[row + T_STAMP], rows[row + T_LAST_ACK] = after.ts, after.stamp, after.last_ack_ms
+        m[row + T_TS], m[row + T_STAMP], m[row + T_LAST_ACK] = after.ts, after.stamp, after.last_ack_ms
         if found.rearm_ms:
             rearm(s, f, box, row, now_ms, found.rearm_ms)
-    return Reply(found.action, found.rule, rows[row + T_RCV_NXT])
+    return Reply(found.action, found.rule, m[row + T_RCV_NXT])
 
 
 def known_of(s: State, f: Fixed, box: int, address: int, at: int) -> Record:
     """What tcp_tw_recycle still remembers of a source address."""
     record = box * f.addresses + address
-    stamp = s.record_stamp[record]
+    stamp = s.m[f.record_stamp_at + record]
     if stamp == 0:
         return Record(0, 0)
     population = f.addresses if f.server.record_store == INET_PEER else 1
     if not is_kept(f.server, f.server_knobs, seconds(at) - stamp, population):
         return Record(0, 0)
-    return Record(s.record_ts[record], stamp)
+    return Record(s.m[f.record_ts_at + record], stamp)
 
 
 def syn(
     s: State, f: Fixed, box: int, address: int, row: int, has_ts: bool, tsval: int, seq: int, at: int, full: bool
 ) -> Reply:
     """A SYN arrives at `at` (ns)."""
-    if s.rows[row + T_HOLDER] == SERVER_HOLDS:
-        if s.rows[row + T_UNTIL] > at:
-            s.tick[TUPLE_MET] += 1
+    if s.m[row + T_HOLDER] == SERVER_HOLDS:
+        if s.m[row + T_UNTIL] > at:
+            s.m[TICK + TUPLE_MET] += 1
             return met(s, f, box, row, Segment(seq, 0, SYN, 0, has_ts, tsval, 0), at, full)
-        s.rows[row + T_HOLDER] = FREE
+        s.m[row + T_HOLDER] = FREE
     verdict = listen(
         f.server,
         f.server_knobs,
@@ -193,10 +195,10 @@ def syn(
 
 def rst(s: State, f: Fixed, box: int, row: int, seq: int, at: int) -> bool:
     """The RST that answers the ACK of a TIME_WAIT arrives; whether it ended it. It carries no timestamp."""
-    if s.rows[row + T_HOLDER] != SERVER_HOLDS or s.rows[row + T_UNTIL] <= at:
+    if s.m[row + T_HOLDER] != SERVER_HOLDS or s.m[row + T_UNTIL] <= at:
         return False
     met(s, f, box, row, Segment(seq, 0, RST, 0, False, 0, 0), at, False)
-    return bool(s.rows[row + T_HOLDER] == FREE)
+    return bool(s.m[row + T_HOLDER] == FREE)
 
 
 def closed_first(
@@ -208,21 +210,27 @@ def closed_first(
     length = time_wait(f.server, f.server_knobs, f.rto_ms, stamp, False, 0)
     if length.remembers:
         record = box * f.addresses + address
-        new = written(Record(s.record_ts[record], s.record_stamp[record]), ts, stamp, now_s, f.server.record_store)
-        s.record_ts[record], s.record_stamp[record] = new.ts, new.stamp
-    rows = s.rows
-    if overflows(f.server_knobs, sweep(s, box, now_ms)):
+        new = written(
+            Record(s.m[f.record_ts_at + record], s.m[f.record_stamp_at + record]),
+            ts,
+            stamp,
+            now_s,
+            f.server.record_store,
+        )
+        s.m[f.record_ts_at + record], s.m[f.record_stamp_at + record] = new.ts, new.stamp
+    m = s.m
+    if overflows(f.server_knobs, sweep(s, f, box, now_ms)):
         count(s, overflow_counters(f.server))
-        rows[row + T_HOLDER], rows[row + T_UNTIL] = FREE, 0
+        m[row + T_HOLDER], m[row + T_UNTIL] = FREE, 0
         return
     until = fires(length.ending, now_ms)
-    holds(s.ring, box, until, 1)
-    s.boxes[box * BOX + B_TIME_WAIT] += 1
-    rows[row + T_UNTIL] = (until - BASE_S * 1000) * MS
-    rows[row + T_HOLDER] = SERVER_HOLDS
-    rows[row + T_RCV_NXT] = rcv_nxt
-    rows[row + T_SND_NXT] = u32(draw(f.seed, SERVER_ISN, number) + 2 + f.octets_received * f.requests)
-    rows[row + T_TS] = ts if has_ts else 0
-    rows[row + T_STAMP] = stamp
-    rows[row + T_LAST_ACK] = 0
-    rows[row + T_ENTERED] = now_ms
+    holds(s, f, box, until, 1)
+    s.m[f.boxes_at + box * BOX + B_TIME_WAIT] += 1
+    m[row + T_UNTIL] = (until - BASE_S * 1000) * MS
+    m[row + T_HOLDER] = SERVER_HOLDS
+    m[row + T_RCV_NXT] = rcv_nxt
+    m[row + T_SND_NXT] = u32(draw(f.seed, SERVER_ISN, number) + 2 + f.octets_received * f.requests)
+    m[row + T_TS] = ts if has_ts else 0
+    m[row + T_STAMP] = stamp
+    m[row + T_LAST_ACK] = 0
+    m[row + T_ENTERED] = now_ms

@@ -80,44 +80,25 @@ MS = 1_000_000
 RING = 1 << 17  # ms: no TIME_WAIT outlasts it
 
 
-class Pool(NamedTuple):
-    """Source ports: a bit for each that is free, by pool (an address, or an address toward one destination)."""
+REST = 3  # numbers for a port at rest: ns when it is free, five-tuple, client
 
-    bits: Numbers  # 32 to a number
-    free: Numbers  # how many, by pool
-    hint: Numbers  # where the next search begins, by pool or address
-    queue: Numbers  # lru: the free ones, the longest free first
-    ends: Numbers  # lru: head and tail, by pool
-    blocks: Numbers  # blocks: a bit for each that is free, by address
-    used: Numbers  # blocks: ports taken in each
-    rest_when: Numbers  # ports at rest: a ring, in the order in which they become free
-    rest_row: Numbers
-    rest_client: Numbers
-    resting: Numbers  # by address
+# Where in `State.m` lies what always has the same size; the rest begins at the places that `Fixed` names.
+TICK = REGISTERS  # outcome.Column
+DROPS = TICK + 32  # outcome.REASONS
+COUNTERS = DROPS + 256
+LATENCY = COUNTERS + 32
+HEADS = LATENCY + 33792  # counts of timewait.histogram; then the buckets of the wheel
+END = HEADS + 3 * (1 << 14)
 
 
 class State(NamedTuple):
-    """What changes."""
+    """What changes: one long row of numbers, and four that grow when there is need."""
 
-    g: Numbers  # registers
+    m: Numbers  # the registers first
     conns: Numbers
-    rows: Numbers
-    clients: Numbers
-    block_of: Numbers  # blocks: the client's block + 1
-    idle: Numbers  # clients that think
-    heads: Numbers  # of the wheel's buckets
-    active: Numbers
-    ring: Numbers  # TIME_WAITs that end in each ms, by box; then the clients', then the balancer's own as a client
-    boxes: Numbers  # BOX numbers for each of these
-    record_ts: Numbers  # tcp_tw_recycle, by box and source address
-    record_stamp: Numbers
-    port: Pool
-    back: Pool
-    back_rows: Numbers
-    tick: Numbers  # outcome.Column
-    drops: Numbers
-    counters: Numbers
-    latency: Numbers  # counts of timewait.histogram
+    active: Numbers  # slots whose bucket is up, in order
+    rest: Numbers  # source ports at rest: a ring, in the order in which they become free
+    back: Numbers  # the balancer's source ports at rest
 
 
 B_TIME_WAIT, B_SWEPT, B_FREE_AT = 0, 1, 2  # TIME_WAITs; up to which ms they are swept; when the next accept() ends
@@ -136,14 +117,14 @@ class Fixed(NamedTuple):
     swing: float
     period: float
     peak_at: float
-    times: Numbers
+    times: int  # how many of a trace
     # clients
     clients: int
     client: Rules
     client_knobs: Knobs
     uptime_low: int  # s
     uptime_span: int
-    sends: Numbers  # when SYNs leave, from the first
+    sends: int  # how many SYNs leave
     gives_up: int
     timeout: int  # 0: the kernel's
     requests: int
@@ -192,6 +173,29 @@ class Fixed(NamedTuple):
     back_ports: int
     back_words: int
     back_odd: int
+    # places in `State.m`
+    times_at: int
+    sends_at: int  # when SYNs leave, from the first
+    clients_at: int
+    block_of_at: int  # blocks: a client's block + 1
+    idle_at: int  # clients that think
+    boxes_at: int  # BOX numbers for each box, then for the clients, then for the balancer as a client
+    ring_at: int  # TIME_WAITs that end in each ms, for each of these
+    record_ts_at: int  # tcp_tw_recycle, by box and source address
+    record_stamp_at: int
+    bits_at: int  # a bit for each source port that is free, 32 to a number, by pool: an address toward a destination
+    free_at: int  # how many are, by pool
+    hint_at: int  # where the next search begins, by pool or address
+    queue_at: int  # lru: the free ones, the longest free first
+    ends_at: int  # lru: head and tail, by pool
+    blocks_at: int  # blocks: a bit for each that is free, by address
+    used_at: int  # blocks: ports taken in each
+    resting_at: int  # ports at rest, by address
+    rows_at: int
+    back_bits_at: int
+    back_free_at: int
+    back_hint_at: int
+    back_rows_at: int
 
 
 POISSON, CONSTANT, DIURNAL, TRACE, THINK = 0, 1, 2, 3, 4

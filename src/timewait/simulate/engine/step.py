@@ -22,6 +22,7 @@ from timewait.simulate.engine.state import (
     JOINS,
     NEVER,
     NOBODY,
+    REST,
     RST_ARRIVES,
     SERVED,
     SLOT,
@@ -40,19 +41,19 @@ def advance(s: State, f: Fixed, until: int, budget: int) -> int:
     NO_SLOT: more connections at once than there is room for, NO_ROOM and NO_BACK_ROOM: more ports at rest. The caller
     makes room and comes back; nothing is lost.
     """
-    g, p, back = s.g, s.port, s.back
+    g, resting, back_resting = s.m, len(s.rest) // REST, len(s.back) // REST
     while budget > 0:
         if g[G_FREE_SLOTS] == 0:
             return NO_SLOT
-        if g[G_REST_TAIL] - g[G_REST_HEAD] >= len(p.rest_when):
+        if g[G_REST_TAIL] - g[G_REST_HEAD] >= resting:
             return NO_ROOM
-        if g[G_BACK_TAIL] - g[G_BACK_HEAD] >= len(back.rest_when):
+        if g[G_BACK_TAIL] - g[G_BACK_HEAD] >= back_resting:
             return NO_BACK_ROOM
         rest, back_rest = NEVER, NEVER
         if g[G_REST_HEAD] < g[G_REST_TAIL]:
-            rest = p.rest_when[g[G_REST_HEAD] % len(p.rest_when)]
+            rest = s.rest[g[G_REST_HEAD] % resting * REST]
         if g[G_BACK_HEAD] < g[G_BACK_TAIL]:
-            back_rest = back.rest_when[g[G_BACK_HEAD] % len(back.rest_when)]
+            back_rest = s.back[g[G_BACK_HEAD] % back_resting * REST]
         first = min(until, rest, back_rest, g[G_ARRIVAL])
         slot = peek(s, f.width, first)
         due = s.conns[slot * SLOT + C_WHEN] if slot != NOBODY else NEVER
@@ -75,7 +76,7 @@ def advance(s: State, f: Fixed, until: int, budget: int) -> int:
 
 def happens_now(s: State, f: Fixed, slot: int, at: int) -> None:
     """What a connection waited for."""
-    g = s.g
+    g = s.m
     g[G_NOW] = at
     kind = s.conns[slot * SLOT + C_KIND]
     if kind == ENDS:
@@ -95,4 +96,4 @@ def happens_now(s: State, f: Fixed, slot: int, at: int) -> None:
 def gauge(s: State, f: Fixed, at: int) -> None:
     """All TIME_WAITs that ended up to `at` are taken off."""
     for box in range(f.boxes + 2):
-        sweep(s, box, millis(at))
+        sweep(s, f, box, millis(at))

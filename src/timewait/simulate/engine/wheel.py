@@ -17,6 +17,7 @@ from timewait.simulate.engine.state import (
     G_LOWEST,
     G_SEQ,
     G_WAITING,
+    HEADS,
     NOBODY,
     SLOT,
     State,
@@ -29,7 +30,7 @@ LEVELS = 3
 
 def schedule(s: State, width: int, slot: int, when: int) -> None:
     """The slot's event happens at `when` (ns), not before what happens now. `width`: log2 of ns in a bucket."""
-    g, c = s.g, s.conns
+    g, c = s.m, s.conns
     c[slot * SLOT + C_WHEN] = when
     c[slot * SLOT + C_SEQ] = g[G_SEQ]
     g[G_SEQ] += 1
@@ -39,7 +40,7 @@ def schedule(s: State, width: int, slot: int, when: int) -> None:
 
 def place(s: State, width: int, slot: int) -> None:
     """Into its bucket, or among those that are active."""
-    g, c = s.g, s.conns
+    g, c = s.m, s.conns
     bucket, now = c[slot * SLOT + C_WHEN] >> width, g[G_BUCKET]
     if bucket <= now:
         _insert(s, slot)
@@ -52,13 +53,13 @@ def place(s: State, width: int, slot: int) -> None:
         at = BUCKETS + (bucket >> BITS & (BUCKETS - 1))
     else:
         at = 2 * BUCKETS + (bucket >> (2 * BITS) & (BUCKETS - 1))
-    c[slot * SLOT + C_LINK] = s.heads[at]
-    s.heads[at] = slot
+    c[slot * SLOT + C_LINK] = s.m[HEADS + at]
+    s.m[HEADS + at] = slot
 
 
 def _insert(s: State, slot: int) -> None:
     """Among the active, which are sorted."""
-    g, c, active = s.g, s.conns, s.active
+    g, c, active = s.m, s.conns, s.active
     when, seq = c[slot * SLOT + C_WHEN], c[slot * SLOT + C_SEQ]
     at = g[G_ACTIVE]
     while at > g[G_DONE]:
@@ -73,7 +74,7 @@ def _insert(s: State, slot: int) -> None:
 
 def peek(s: State, width: int, until: int) -> int:
     """The slot whose event comes next, NOBODY when none does before `until` (ns)."""
-    g = s.g
+    g = s.m
     last = until >> width
     while g[G_DONE] == g[G_ACTIVE]:
         if g[G_WAITING] == 0 or g[G_BUCKET] >= last:
@@ -84,13 +85,13 @@ def peek(s: State, width: int, until: int) -> int:
 
 def happened(s: State) -> None:
     """What `peek` gave happens now."""
-    s.g[G_DONE] += 1
-    s.g[G_WAITING] -= 1
+    s.m[G_DONE] += 1
+    s.m[G_WAITING] -= 1
 
 
 def turn(s: State, width: int, last: int) -> None:
     """On to the next bucket with something in it, at most to `last`."""
-    g = s.g
+    g = s.m
     g[G_DONE] = g[G_ACTIVE] = 0
     while g[G_BUCKET] < last:
         if g[G_LOWEST] == 0:  # nothing before the lowest level begins again
@@ -103,7 +104,7 @@ def turn(s: State, width: int, last: int) -> None:
             if bucket & (BUCKETS * BUCKETS - 1) == 0:
                 _cascade(s, width, 2 * BUCKETS + (bucket >> (2 * BITS) & (BUCKETS - 1)))
             _cascade(s, width, BUCKETS + (bucket >> BITS & (BUCKETS - 1)))
-        if s.heads[bucket & (BUCKETS - 1)] != NOBODY:
+        if s.m[HEADS + (bucket & (BUCKETS - 1))] != NOBODY:
             _open(s, bucket & (BUCKETS - 1))
         if g[G_ACTIVE]:
             return
@@ -111,8 +112,8 @@ def turn(s: State, width: int, last: int) -> None:
 
 def _cascade(s: State, width: int, at: int) -> None:
     """A bucket of a higher level comes up: its events go where they now belong."""
-    slot = s.heads[at]
-    s.heads[at] = NOBODY
+    slot = s.m[HEADS + at]
+    s.m[HEADS + at] = NOBODY
     while slot != NOBODY:
         following = s.conns[slot * SLOT + C_LINK]
         place(s, width, slot)
@@ -121,8 +122,8 @@ def _cascade(s: State, width: int, at: int) -> None:
 
 def _open(s: State, at: int) -> None:
     """A bucket comes up: its events become active, in order."""
-    g, slot = s.g, s.heads[at]
-    s.heads[at] = NOBODY
+    g, slot = s.m, s.m[HEADS + at]
+    s.m[HEADS + at] = NOBODY
     first = g[G_ACTIVE]
     while slot != NOBODY:
         s.active[g[G_ACTIVE]] = slot

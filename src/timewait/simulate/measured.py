@@ -56,6 +56,9 @@ def measured(run: Run, name: str) -> Measured:
         network=Network(access=0.0, delay=trip, loss=_loss(run, assumed)),
         server=_server(run, kernel, trip, assumed),
     )  # fmt: skip
+    residue = sum(use.time_wait for use in run.before.ports)
+    if residue:
+        assumed.append(f"{residue:,} TIME_WAIT stood there before the run; a simulation begins with none")
     try:
         limits.check(scenario)
     except limits.WorldError as error:

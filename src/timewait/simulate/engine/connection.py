@@ -261,7 +261,7 @@ def answered(s: State, f: Fixed, slot: int, at: int) -> None:
         c[base + C_STATE] |= ANSWERED
         again(s, f, slot, at)
         return
-    s.m[TICK + FIRST if tries == 1 else RETRIED] += 1
+    s.m[TICK + (FIRST if tries == 1 else RETRIED)] += 1
     s.m[LATENCY + latency_index(at - c[base + C_STARTED] + c[base + C_TRIP])] += 1
     s.m[f.clients_at + c[base + C_CLIENT]] |= TRIED | CONNECTED
     g[G_CONNECTING] -= 1

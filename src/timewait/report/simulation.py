@@ -50,27 +50,53 @@ def _style(good: bool | None) -> str:
     return f"{STRONG} {GOOD}" if good else f"{STRONG} {BAD}" if good is False else STRONG
 
 
-_GROUPS = (
-    ("Connects", ("connected", "failed", "no_port", "gave_up")),
-    ("First SYN", ("first_try", "retried")),
-    ("Clients", ("never",)),
-    ("Latency", ("connect_p50", "connect_p99")),
-    ("Balancer", ("server_time_wait", "backend_failed", "backend_time_wait")),
-    ("Sources", ("ports_taken", "client_time_wait", "taken_over", "wall")),
+_GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    ("Connects", (("connected", "{} made"), ("failed", "{} failed"), ("no_port", "{} without a port"))),
+    ("By SYN", (("first_try", "{} by the first"), ("retried", "{} by a later one"), ("gave_up", "{} given up"))),
+    ("Clients", (("never", "{} never connect"),)),
+    ("Latency", (("connect_p50", "p50 {}"), ("connect_p99", "p99 {}"))),
+    (
+        "TIME_WAIT",
+        (
+            ("server_time_wait", "{} at the balancer at most"),
+            ("client_time_wait", "{} at the clients at most"),
+            ("backend_time_wait", "{} toward the servers at most"),
+            ("taken_over", "{} taken over"),
+        ),
+    ),
+    (
+        "Ports",
+        (
+            ("ports_taken", "{} taken at most"),
+            ("backend_failed", "{} lacked one toward the servers"),
+            ("wall", "first lack after {}"),
+        ),
+    ),
 )
-_QUIET = frozenset({"no_port", "gave_up", "backend_failed", "backend_time_wait", "client_time_wait", "taken_over"})
+_QUIET = frozenset(
+    {
+        "no_port",
+        "gave_up",
+        "server_time_wait",
+        "backend_failed",
+        "backend_time_wait",
+        "client_time_wait",
+        "taken_over",
+    }
+)
+"""Shown only where there are any."""
 
 
 def _figures(shown: Simulation) -> Rows:
     by_name, rows = {value.name: value for value in shown.values}, Rows()
-    for label, names in _GROUPS:
-        pieces = [
-            f"{value.label} {with_interval(value)}"
-            for name in names
+    for label, pieces in _GROUPS:
+        told = [
+            text.format(with_interval(value))
+            for name, text in pieces
             if (value := by_name.get(name)) is not None and (value.mean or name not in _QUIET)
         ]
-        if pieces:
-            rows.add(label, Flow(pieces))
+        if told:
+            rows.add(label, Flow(told))
     worst = _worst(shown)
     if worst:
         rows.add("Who", Flow(worst))
@@ -115,17 +141,18 @@ class Spark:
 
 
 def _drops(shown: Simulation) -> RenderableType:
-    parts: list[RenderableType] = [Text("SYNs that brought no connection", style=STRONG)]
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True, min_width=7, style=WARN)
+    table.add_column(overflow="fold")
     for drop in shown.drops[:MOST_DROPS]:
-        line = Text(f"{words.share(drop.share):>7}  ", style=WARN)
-        line.append(f"{words.count(drop.syns)}: ", style="default")
-        line.append(drop.why, style="default")
+        line = Text(f"{words.count(drop.syns)}: {drop.why}")
         if drop.counter:
             line.append(f" ({drop.counter})", style=DIM)
-        parts.append(line)
+        table.add_row(words.share(drop.share), line)
     if len(shown.drops) > MOST_DROPS:
-        parts.append(Text(f"         {len(shown.drops) - MOST_DROPS} rarer reasons in --json and --html", style=DIM))
-    return Group(*parts)
+        more = f"{len(shown.drops) - MOST_DROPS} rarer reasons in --json and --html"
+        table.add_row("", Text(more, style=DIM))
+    return Group(Text("SYNs that brought no connection", style=STRONG), table)
 
 
 def _notes(notes: Sequence[str]) -> list[RenderableType]:

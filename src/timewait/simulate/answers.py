@@ -11,25 +11,45 @@ SHARE, SECONDS, COUNT = "share", "seconds", "count"
 
 
 class Figure(NamedTuple):
-    """`sentence` has one place for the figure with its interval."""
+    """`sentence` has one place for the figure with its interval; `none` is what to say of a zero."""
 
     kind: str
     label: str
     sentence: str
+    none: str = ""
 
 
 FIGURES: dict[str, Figure] = {
-    "failed": Figure(SHARE, "connects failed", "{} of the connects fail"),
+    "failed": Figure(SHARE, "connects failed", "{} of the connects fail", "No connect fails"),
     "first_try": Figure(SHARE, "connected by the first SYN", "{} of the connects succeed with their first SYN"),
-    "retried": Figure(SHARE, "connected by a later SYN", "{} of the connects succeed only after SYNs sent again"),
-    "no_port": Figure(SHARE, "no source port", "{} of the connects find no source port"),
-    "gave_up": Figure(SHARE, "given up", "{} of the connects get no answer until they are given up"),
-    "backend_failed": Figure(
-        SHARE, "no port toward the servers", "for {} of the connections the balancer finds no port toward its servers"
+    "retried": Figure(
+        SHARE,
+        "connected by a later SYN",
+        "{} of the connects succeed only after SYNs sent again",
+        "No SYN has to be sent again",
     ),
-    "syns_dropped": Figure(SHARE, "SYNs without effect", "{} of the SYNs bring no connection"),
-    "never": Figure(SHARE, "clients that never connect", "{} of the clients that try never get a connection"),
-    "connected": Figure(COUNT, "connections", "{} connections are made"),
+    "no_port": Figure(
+        SHARE, "no source port", "{} of the connects find no source port", "Every connect finds a source port"
+    ),
+    "gave_up": Figure(
+        SHARE, "given up", "{} of the connects get no answer until they are given up", "Every connect is answered"
+    ),
+    "backend_failed": Figure(
+        SHARE,
+        "no port toward the servers",
+        "for {} of the connections the balancer finds no port toward its servers",
+        "The balancer always finds a port toward its servers",
+    ),
+    "syns_dropped": Figure(
+        SHARE, "SYNs without effect", "{} of the SYNs bring no connection", "Every SYN brings a connection"
+    ),
+    "never": Figure(
+        SHARE,
+        "clients that never connect",
+        "{} of the clients never get a connection",
+        "Every client that tries gets a connection",
+    ),
+    "connected": Figure(COUNT, "connections made", "{} connections are made"),
     "served": Figure(COUNT, "answered", "{} connections are answered"),
     "taken_over": Figure(COUNT, "TIME_WAIT taken over", "{} connections take over a TIME_WAIT (TWRecycled)"),
     "wall": Figure(SECONDS, "until the first lack of a port", "the first connect without a port comes after {}"),

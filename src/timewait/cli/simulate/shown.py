@@ -15,6 +15,7 @@ from timewait.simulate.answers import FIGURES
 from timewait.simulate.outcome import GAUGES, Column, Outcome, why
 from timewait.simulate.replicate import Estimate
 from timewait.simulate.scenario_file import Ask
+from timewait.simulate.sweep import Axis as Swept
 from timewait.simulate.sweep import Plan, Point
 from timewait.simulate.world import Closing, Process, Scenario
 from timewait.tcp.rulebook import RULES
@@ -45,7 +46,9 @@ def answer(name: str, found: Mapping[str, Estimate]) -> str:
     if name not in found:
         return {"wall": "No connect lacks a source port"}.get(name, f"{figure.label}: nothing to measure") + "."
     one = value(name, found[name])
-    text = {0.0: "none", 1.0: "all"}.get(one.mean, one.text) if one.kind == SHARE else one.text
+    if figure.none and one.mean == 0:
+        return f"{figure.none}."
+    text = "all" if one.kind == SHARE and one.mean == 1 else one.text
     if one.interval:
         text += f" ({one.interval})"
     sentence = figure.sentence.format(text)
@@ -75,9 +78,10 @@ def reached(outcome: Outcome, done: int, asked: int) -> str:
 def world(scenario: Scenario, swept: Sequence[str] = ()) -> list[str]:
     """The scenario in a few short pieces; what is swept is left out."""
     clients, nat, server, backend = scenario.clients, scenario.nat, scenario.server, scenario.backend
-    pieces = [
-        _with(f"{plural(clients.count, 'client')} with Linux {clients.kernel}", clients.sysctls, swept, "clients")
-    ]
+    who, where = plural(clients.count, "client"), "balancer" if server.layer == 7 else "servers behind layer 4"
+    who += "" if "clients.kernel" in swept else f" with Linux {clients.kernel}"
+    where += "" if "server.kernel" in swept else f": Linux {server.kernel}"
+    pieces = [_with(who, clients.sysctls, swept, "clients")]
     if "arrivals.rate" not in swept:
         pieces.append(_arrivals(scenario))
     if "clients.closing" not in swept:
@@ -85,8 +89,7 @@ def world(scenario: Scenario, swept: Sequence[str] = ()) -> list[str]:
     if nat is not None:
         addresses = "1 address" if nat.addresses == 1 else f"{count(nat.addresses)} addresses"
         pieces.append(f"{addresses} with ports {nat.low}-{nat.high}, {nat.choice}")
-    what = "balancer" if server.layer == 7 else "servers behind layer 4"
-    pieces.append(_with(f"{what}: Linux {server.kernel}", server.sysctls, swept, "server"))
+    pieces.append(_with(where, server.sysctls, swept, "server"))
     if backend is not None:
         pieces.append(
             f"{plural(backend.sources, 'source')} to {plural(backend.servers, 'server')}, pool {backend.pool}"
@@ -242,7 +245,7 @@ def _grid_answer(plan: Plan, points: Sequence[Point], cells: Sequence[Value | No
     if len({cell.mean for _, cell in done}) == 1:
         return f"{label}: {done[0][1].text} at every point."
     shares = FIGURES[figure].kind == SHARE
-    if shares and len(plan.axes) == 1 and _ascending(plan.axes[0].values):
+    if shares and len(plan.axes) == 1 and _ascending(plan.axes[0]):
         told = _edge(done)
         if told:
             return f"{label}: {told}."
@@ -250,15 +253,15 @@ def _grid_answer(plan: Plan, points: Sequence[Point], cells: Sequence[Value | No
     return f"{label}: {most[1].text} at {most[0]}, {least[1].text} at {least[0]}."
 
 
-def _ascending(values: Sequence[str]) -> bool:
-    """Whether these are numbers, each above the one before."""
+def _ascending(axis: Swept) -> bool:
+    """Whether its values are numbers, each above the one before; versions are none."""
     found = []
-    for text in values:
+    for text in () if axis.setting.endswith(".kernel") else axis.values:
         match = re.match(r"[0-9.]+", text)
         if match is None:
             return False
         found.append(float(match[0]) * {"k": 1e3, "M": 1e6, "m": 60, "h": 3600, "d": 86400}.get(text[-1], 1))
-    return found == sorted(found)
+    return bool(found) and found == sorted(found)
 
 
 def _edge(done: Sequence[tuple[str, Value]]) -> str:

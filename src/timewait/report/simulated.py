@@ -38,6 +38,12 @@ class Value(NamedTuple):
         return f"{low} to {high}" if low != high else ""
 
 
+QUIET = frozenset({
+    "no_port", "gave_up", "backend_failed", "backend_time_wait", "server_time_wait", "client_time_wait", "taken_over",
+})  # fmt: skip
+"""Figures that say nothing where they are none: not every world has what they count."""
+
+
 def number(kind: str, value: float) -> str:
     if kind == SHARE:
         return words.share(value)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from timewait.report import words
 from timewait.report.layout import BAD, DIM, GOOD, STRONG, WARN, Flow, Rows, Trimmed, sparkline
-from timewait.report.simulated import SHARE, Comparison, Grid, Simulation, Value, with_interval
+from timewait.report.simulated import QUIET, SHARE, Comparison, Grid, Simulation, Value, with_interval
 from timewait.report.why import why
 
 MOST_DROPS = 4
@@ -73,18 +73,6 @@ _GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         ),
     ),
 )
-_QUIET = frozenset(
-    {
-        "no_port",
-        "gave_up",
-        "server_time_wait",
-        "backend_failed",
-        "backend_time_wait",
-        "client_time_wait",
-        "taken_over",
-    }
-)
-"""Shown only where there are any."""
 
 
 def _figures(shown: Simulation) -> Rows:
@@ -93,7 +81,7 @@ def _figures(shown: Simulation) -> Rows:
         told = [
             text.format(with_interval(value))
             for name, text in pieces
-            if (value := by_name.get(name)) is not None and (value.mean or name not in _QUIET)
+            if (value := by_name.get(name)) is not None and (value.mean or name not in QUIET)
         ]
         if told:
             rows.add(label, Flow(told))

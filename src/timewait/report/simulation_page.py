@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from timewait.report import pictures, words
 from timewait.report.charts import Chart
-from timewait.report.simulated import Comparison, Grid, Simulation, Value, with_interval
+from timewait.report.simulated import QUIET, Comparison, Grid, Simulation, Value, with_interval
 from timewait.report.templates import environment
 from timewait.report.why import BLAME
 
@@ -74,7 +74,11 @@ def _facts(shown: Shown) -> dict[str, Any]:
         states = {True: "good", False: "bad", None: ""}
         return {
             "state": states[shown.good],
-            "values": [(value.label, value.text, value.interval) for value in shown.values],
+            "values": [
+                (value.label, value.text, value.interval)
+                for value in shown.values
+                if value.mean or value.name not in QUIET
+            ],
             "drops": [(words.share(one.share), words.count(one.syns), one.why, one.counter) for one in shown.drops],
             "findings": [{"finding": one, "blame": BLAME.get(one.blame, one.blame)} for one in shown.findings],
             "notes": [note for note in (shown.certainty, *shown.notes) if note],

@@ -18,6 +18,7 @@ from timewait.simulate.scenario_file import Ask
 from timewait.simulate.sweep import Axis as Swept
 from timewait.simulate.sweep import Plan, Point
 from timewait.simulate.world import Closing, Process, Scenario
+from timewait.tcp import kernels, rulebook
 from timewait.tcp.rulebook import RULES
 
 # Shares that nobody wants: none of them is good news, more than a hundredth is bad.
@@ -145,13 +146,19 @@ def simulation(outcome: Outcome, run: Run, ask: Ask, found: Mapping[str, Estimat
 
 def _drops(outcome: Outcome) -> list[Drop]:
     dropped = outcome.dropped()
-    whole = max(1, sum(dropped.values()))
-    return [Drop(number, number / whole, why(reason), _source(reason)) for reason, number in dropped.items()]
+    whole, kernel = max(1, sum(dropped.values())), outcome.scenario.server.kernel
+    return [Drop(number, number / whole, why(reason), _source(reason, kernel)) for reason, number in dropped.items()]
 
 
-def _source(reason: int) -> str:
+def _source(reason: int, kernel: str) -> str:
     """The kernel function whose rule it is; empty where it is none."""
-    return RULES[reason].function if reason in RULES else ""
+    if reason not in RULES:
+        return ""
+    row = kernels.kernel(kernel)
+    return rulebook.source(reason, row.version, old=row.release < OLD).partition(",")[0]
+
+
+OLD = (3, 11)  # up to 3.10 the SYN of IPv4 had a function of its own
 
 
 def _series(outcome: Outcome) -> Series:

@@ -164,7 +164,7 @@ def _stretches(ticks: Sequence[Tick], columns: dict[str, list[float]]) -> Column
     return ColumnDataSource({"at": [start, *(tick.at for tick in ticks)], **whole})
 
 
-def canvas(x_range: Any, y_axis_type: Literal["linear", "log"] = "linear", **options: Any) -> figure:
+def canvas(x_range: Any, y_axis_type: Literal["linear", "log", "auto"] = "linear", **options: Any) -> figure:
     """An empty figure; dragging stays with the page, which a phone needs for scrolling."""
     plot = figure(
         height=240,

@@ -26,7 +26,7 @@ from timewait.report.simulated import SECONDS, SHARE, Grid, Simulation, Value
 MOST_REASONS = 6
 GAUGES = (AMBER, PURPLE, BLUE, GREEN, "#c2577f", "#4aa5a0")
 HEAT = [
-    "#2f9e6e", "#5fa967", "#8bb35f", "#b8b75a", "#dfb44f", "#dd9a1f", "#d97e32", "#d56443", "#d64550", "#b02a38",
+    "#5fbf95", "#84c78a", "#a7cd80", "#c8d078", "#e2cd70", "#ecbd68", "#eda766", "#ec9168", "#e97d6d", "#e56b72",
 ]  # fmt: skip
 """From none to all; the share itself stands in every cell, so that colour never carries it alone."""
 
@@ -181,7 +181,7 @@ def heat(shown: Grid) -> Chart:
     done = [(x, y, cell) for x, y, cell in cells if cell is not None]
     if not done:
         return Chart(None, [])
-    plot = canvas(FactorRange(factors=list(across.values)), y_range=FactorRange(factors=names[::-1]))
+    plot = canvas(FactorRange(factors=list(across.values)), "auto", y_range=FactorRange(factors=names[::-1]))
     plot.height = 120 + 34 * len(names)
     plot.xaxis.axis_label, plot.yaxis.axis_label = across.setting, ", ".join(axis.setting for axis in shown.axes[:-1])
     plot.ygrid.grid_line_alpha = 0
@@ -199,8 +199,8 @@ def heat(shown: Grid) -> Chart:
         "x", "y", 0.98, 0.94, source=data, fill_color={"field": "mean", "transform": colours}, line_alpha=0
     )
     plot.text(
-        "x", "y", text="text", source=data, text_align="center", text_baseline="middle", text_color="#ffffff",
-        text_font_size="12px", text_outline_color="#333333",
+        "x", "y", text="text", source=data, text_align="center", text_baseline="middle", text_color="#14191f",
+        text_font_size="13px",
     )  # fmt: skip
     form = FORMS.get(shown.kind, "0,0")
     tips = [

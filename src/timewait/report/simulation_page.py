@@ -93,7 +93,12 @@ def _facts(shown: Shown) -> dict[str, Any]:
 def _grid(shown: Grid) -> dict[str, Any]:
     """Every point with all of its figures."""
     points = [", ".join(head) for head in _points(shown)]
-    names: dict[str, str] = {value.name: value.label for values in shown.others for value in values}
+    names: dict[str, str] = {
+        value.name: value.label
+        for values in shown.others
+        for value in values
+        if value.mean or value.name not in QUIET
+    }
     rows = []
     for point, values in zip(points, shown.others, strict=False):
         by_name = {value.name: value for value in values}

@@ -19,6 +19,7 @@ from timewait.simulate.sweep import Axis as Swept
 from timewait.simulate.sweep import Plan, Point
 from timewait.simulate.world import Closing, Process, Scenario
 from timewait.tcp import kernels, rulebook
+from timewait.tcp.profiles import INET_PEER, METRICS
 from timewait.tcp.rulebook import RULES
 
 # Shares that nobody wants: none of them is good news, more than a hundredth is bad.
@@ -89,13 +90,17 @@ def world(scenario: Scenario, swept: Sequence[str] = ()) -> list[str]:
         pieces.append(CLOSINGS[clients.closing])
     if nat is not None:
         addresses = "1 address" if nat.addresses == 1 else f"{count(nat.addresses)} addresses"
-        pieces.append(f"{addresses} with ports {nat.low}-{nat.high}, {nat.choice}")
+        told = {"nat.addresses": addresses, "nat.ports": f"ports {nat.low}-{nat.high}", "nat.choice": f"{nat.choice}"}
+        pieces.append("NAT: " + ", ".join(text for name, text in told.items() if name not in swept))
     pieces.append(_with(where, server.sysctls, swept, "server"))
     if backend is not None:
-        pieces.append(
-            f"{plural(backend.sources, 'source')} to {plural(backend.servers, 'server')}, pool {backend.pool}"
-        )
-    if scenario.network.eats_ack:
+        told = {
+            "backend.sources": plural(backend.sources, "source"),
+            "backend.servers": plural(backend.servers, "server"),
+            "backend.pool": f"pool {backend.pool}",
+        }
+        pieces.append("behind it: " + ", ".join(text for name, text in told.items() if name not in swept))
+    if scenario.network.eats_ack and "network.eats_ack" not in swept:
         pieces.append(f"{scenario.network.eats_ack:.0%} of a TIME_WAIT's ACKs dropped")
     if scenario.network.loss:
         pieces.append(f"{scenario.network.loss:.2%} lost")
@@ -155,10 +160,7 @@ def _source(reason: int, kernel: str) -> str:
     if reason not in RULES:
         return ""
     row = kernels.kernel(kernel)
-    return rulebook.source(reason, row.version, old=row.release < OLD).partition(",")[0]
-
-
-OLD = (3, 11)  # up to 3.10 the SYN of IPv4 had a function of its own
+    return rulebook.source(reason, row.version, old=row.rules.record_store in (INET_PEER, METRICS)).partition(",")[0]
 
 
 def _series(outcome: Outcome) -> Series:

@@ -154,7 +154,7 @@ def _notes(notes: Sequence[str]) -> list[RenderableType]:
 def grid(shown: Grid) -> RenderableType:
     """A sweep: a line for each value, or a table of two axes; further axes lie in front of the rows."""
     parts: list[RenderableType] = [*_heading(shown.name, shown.question, shown.world), Text()]
-    parts += [Text(shown.answer, style=STRONG), Text(), Matrix(shown) if len(shown.axes) > 1 else _list(shown)]
+    parts += [Text(shown.answer, style=STRONG), Text(), Matrix(shown) if len(shown.axes) > 1 else Bars(shown)]
     parts += _notes([shown.certainty, *shown.notes])
     return Trimmed(Group(*parts))
 
@@ -165,21 +165,26 @@ def _scale(cells: Sequence[Value | None], kind: str) -> float:
     return 1.0 if kind == SHARE and top > 0.5 else top
 
 
-def _list(shown: Grid) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, style=DIM)
-    table.add_column(no_wrap=True, overflow="crop")
-    table.add_row(Text(shown.axes[0].setting, style=DIM), Text(shown.label, style=DIM), "", "")
-    top = _scale(shown.cells, shown.kind)
-    for value, cell in zip(shown.axes[0].values, shown.cells, strict=True):
-        if cell is None:
-            table.add_row(value, Text("not done", style=DIM), "", "")
-            continue
-        bar = Text("█" * round(24 * cell.mean / top) if top else "", style=WARN)
-        table.add_row(value, Text(cell.text, style=STRONG), cell.interval, bar)
-    return table
+class Bars:
+    """One axis: a line for each value, with a bar where there is room for one."""
+
+    def __init__(self, shown: Grid) -> None:
+        self.shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown, axis = self.shown, self.shown.axes[0]
+        yield Text(f"{axis.setting}: {shown.label}", style=DIM)
+        texts = [(cell.text, cell.interval) if cell else ("not done", "") for cell in shown.cells]
+        widths = [max(len(value) for value in axis.values), *(max(len(pair[at]) for pair in texts) for at in (0, 1))]
+        room = min(24, options.max_width - sum(widths) - 8)
+        top = _scale(shown.cells, shown.kind)
+        for value, (text, interval), cell in zip(axis.values, texts, shown.cells, strict=True):
+            line = Text(f"{value:>{widths[0]}}  ")
+            line.append(f"{text:>{widths[1]}}", style=STRONG if cell else DIM)
+            line.append(f"  {interval:<{widths[2]}}" if widths[2] else "", style=DIM)
+            if cell and top and room >= 6:
+                line.append("  " + "█" * round(room * cell.mean / top), style=WARN)
+            yield line
 
 
 class Matrix:

@@ -1,78 +1,83 @@
 """One rule, two ways to run it: plain functions compiled by numba as they are, with everything they call.
 
-`compiler()(function)` makes a copy of the function whose globals name compiled copies of the functions it calls, and
-so on down into `timewait.tcp`; the originals stay plain Python. The machine code is cached in the user's cache
-directory under a digest of all the sources it came from, so that a changed rule is never answered by old code.
+`compiler(functions)` gives copies whose globals name compiled copies of the functions they call, and so on down into
+`timewait.tcp`; the originals stay plain Python. The machine code is cached in the user's cache directory under a
+digest of all the code and constants it comes from, so that a changed rule is never answered by old code.
 """
 
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import types
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 Function = Callable[..., Any]
 PACKAGE = "timewait."
-ROOMS = ("tcp", "simulate/engine")  # whose sources the machine code depends on
 
 
-def compiler() -> Callable[[Function], Function]:
-    """Compiles functions, each at its first call with each combination of types. Imports numba."""
-    return _Compiler().compile
-
-
-class _Compiler:
-    def __init__(self) -> None:
-        import numba
-
-        # Read when a function is decorated: the one moment at which numba asks where to keep its code.
-        numba.config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
-        options: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
-        self._njit = numba.njit(**options)
-        self._done: dict[Function, Function] = {}
-
-    def compile(self, function: Function) -> Function:
-        if function not in self._done:
-            assert isinstance(function, types.FunctionType)
-            names = dict(function.__globals__)
-            for name in _names(function.__code__):
-                used = names.get(name)
-                if (
-                    isinstance(used, types.FunctionType)
-                    and used.__module__.startswith(PACKAGE)
-                    and used is not function
-                ):
-                    names[name] = self.compile(used)
-            twin = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
-            twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
-            twin.__kwdefaults__ = function.__kwdefaults__
-            self._done[function] = self._njit(twin)
-        return self._done[function]
-
-
-def _names(code: types.CodeType) -> set[str]:
-    return set(code.co_names)
-
-
-@cache
-def sources() -> str:
-    """Digest of every file the machine code comes from, and of numba's version."""
+def compiler(functions: Sequence[Function]) -> list[Function]:
+    """The functions, each compiled at its first call with each combination of types. Imports numba."""
     import numba
 
-    digest = hashlib.sha256(numba.__version__.encode())
-    top = Path(__file__).resolve().parents[2]
-    for room in ROOMS:
-        for path in sorted((top / room).glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    # Read when a function is decorated: the one moment at which numba asks where to keep its code.
+    numba.config.CACHE_DIR = str(cache_folder() / digest(functions, numba.__version__))  # type: ignore[attr-defined]
+    # Without reference counts: nothing here makes or keeps an array, and counting costs more than the rest.
+    options: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+    done: dict[Function, Function] = {}
+    return [_compile(function, numba.njit(**options), done) for function in functions]
 
 
-@cache
+def _compile(function: Function, njit: Function, done: dict[Function, Function]) -> Function:
+    if function not in done:
+        assert isinstance(function, types.FunctionType)
+        names = dict(function.__globals__)
+        for name, used in _calls(function):
+            names[name] = _compile(used, njit, done)
+        twin = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+        twin.__module__, twin.__qualname__ = function.__module__, function.__qualname__
+        done[function] = njit(twin)
+    return done[function]
+
+
+def _calls(function: types.FunctionType) -> Iterator[tuple[str, types.FunctionType]]:
+    """The functions of ours that it names."""
+    for name in function.__code__.co_names:
+        used = function.__globals__.get(name)
+        if isinstance(used, types.FunctionType) and used.__module__.startswith(PACKAGE):
+            yield name, used
+
+
+def digest(functions: Sequence[Function], version: str) -> str:
+    """Of the code of these and all they call, as it was loaded, and of the constants they name."""
+    found, waiting, seen = hashlib.sha256(version.encode()), list(functions), set()
+    while waiting:
+        function = waiting.pop()
+        assert isinstance(function, types.FunctionType)
+        if function in seen:
+            continue
+        seen.add(function)
+        found.update(marshal.dumps(function.__code__))
+        found.update(repr([(name, _constant(function, name)) for name in function.__code__.co_names]).encode())
+        waiting += [used for _, used in _calls(function)]
+    return found.hexdigest()[:16]
+
+
+def _constant(function: types.FunctionType, name: str) -> str:
+    """What a name stands for, where that becomes part of the machine code: a number, or a number of a module."""
+    used = function.__globals__.get(name)
+    if isinstance(used, types.ModuleType):
+        named = {other: getattr(used, other, None) for other in function.__code__.co_names}
+        return repr({other: value for other, value in named.items() if isinstance(value, int | float)})
+    if isinstance(used, int | float | tuple):
+        return repr(used)
+    return repr(getattr(used, "_fields", ""))
+
+
 def cache_folder() -> Path:
-    """Where the machine code is kept; folders of other sources that nobody has used for a month are removed."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "timewait" / "compiled"
-    return base / sources()
+    """Where the machine code is kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "timewait" / "compiled"

@@ -15,7 +15,6 @@ from timewait.simulate.engine.state import (
     BY_KERNEL,
     C_LINK,
     END,
-    G_BUCKET,
     G_FREE_SLOTS,
     G_IDLE,
     G_SPARE,
@@ -100,7 +99,7 @@ def state(f: Fixed, times: list[int], sends: list[int], slots: int) -> State:
         return m[at : at + size[name]]
 
     m[HEADS:END] = NOBODY
-    m[G_SPARE], m[G_BUCKET] = NOBODY, -1
+    m[G_SPARE] = NOBODY
     part("times")[:], part("sends")[:] = times, sends
     if f.process == THINK:
         m[G_IDLE] = f.clients

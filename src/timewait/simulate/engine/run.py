@@ -74,8 +74,7 @@ def engine(compiled: bool) -> Engine:
         return plain
     from timewait.simulate.engine.compiled import compiler
 
-    make = compiler()
-    return Engine(*(make(function) for function in plain))
+    return Engine(*compiler(plain))
 
 
 def available_memory() -> int:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from simulate import jobs
+from simulate.clusters import Dask, dask
 from timewait import __version__
 from timewait.simulate.spread import Cluster, LostError, Processes, UnreachableError, alone
 
-DASK = Path(sys.executable).with_name("dask")
 NUMBERS = list(range(12))
 SQUARES = sorted(number * number for number in NUMBERS)
 
@@ -61,48 +58,10 @@ def test_a_worker_that_dies_is_told() -> None:
     assert children() == []
 
 
-class Dask(NamedTuple):
-    address: str
-    scheduler: subprocess.Popen[bytes]
-    worker: subprocess.Popen[bytes]
-
-
 @pytest.fixture
 def cluster(free_port: Callable[[], int]) -> Iterator[Dask]:
-    """A scheduler and a worker as processes of their own."""
-    port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    scheduler = _dask("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-jupyter")
-    worker = _dask("worker", address, "--nthreads", "1", "--no-nanny", "--death-timeout", "60")
-    try:
-        _wait_for_worker(address)
-        yield Dask(address, scheduler, worker)
-    finally:
-        for process in (worker, scheduler):
-            process.kill()
-            process.wait()
-
-
-def _dask(*words: str) -> subprocess.Popen[bytes]:
-    """One of dask's programs; it finds the tests' modules."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen(
-        [DASK, *words, "--no-dashboard"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
-def _wait_for_worker(address: str) -> None:
-    from distributed import Client
-
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with Client(address, timeout="2s", set_as_default=False) as client:
-                client.wait_for_workers(1, timeout=30)
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
+    with dask(free_port) as made:
+        yield made
 
 
 def test_a_cluster_gives_the_same(cluster: Dask) -> None:
@@ -143,7 +102,7 @@ def test_a_cluster_without_workers(cluster: Dask) -> None:
         assert time.monotonic() < deadline
 
 
-@pytest.mark.parametrize(("address", "words"), [("nonsense", "no dask scheduler"), ("tcp://127.0.0.1:1", "no dask")])
+@pytest.mark.parametrize(("address", "words"), [("nonsense", "write its address"), ("tcp://127.0.0.1:1", "no dask")])
 def test_there_is_no_cluster(address: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timewait.simulate.spread._CONNECT", 1.0)
     with pytest.raises(UnreachableError, match=words):

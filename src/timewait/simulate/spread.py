@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -131,7 +132,10 @@ class Cluster:
             from distributed import Client
         except ImportError:
             raise UnreachableError("--scheduler needs dask.distributed: pip install 'timewait[cluster]'") from None
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it is told here, in one sentence
+        for name in ("distributed", "distributed.client", "distributed.core", "distributed.comm"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what happens is told here, in one sentence
+        if not re.fullmatch(r"([a-z]+://)?[^/\s]+:[0-9]{1,5}", self.address):
+            raise UnreachableError(f"--scheduler {self.address!r}: write its address, as tcp://10.0.0.5:8786")
         try:
             return Client(self.address, timeout=f"{_CONNECT:.0f}s", set_as_default=False)
         except (OSError, ValueError, ImportError, KeyError) as error:
@@ -159,6 +163,8 @@ class Cluster:
                     raise LostError(f"the cluster failed a simulation: {_told(one.exception())}")
                 yield one.result()
                 one.release()
+            if client.status != "running":
+                raise LostError(f"the dask scheduler at {self.address} is gone")
             if stop():
                 client.cancel(waiting)
                 return

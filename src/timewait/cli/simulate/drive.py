@@ -33,6 +33,7 @@ def drive(wishes: Wishes) -> int:
     try:
         refuse_contradictions(wishes)
         files.writable(wishes)
+        workers(wishes, 1)
         return _work(wishes, interrupt)
     except (ScenarioError, WorldError, SweepFileError, UnreachableError, files.FileError) as error:
         print(f"timewait: {error}", file=sys.stderr)
@@ -50,7 +51,7 @@ def _work(wishes: Wishes, interrupt: Interrupt) -> int:
     if wishes.run is not None:
         return _what_if(wishes, interrupt)
     if wishes.resume is not None:
-        plan, done = sweep.read(Path(wishes.resume), __version__)
+        plan, done = files.read_sweep(wishes.resume)
         figure = wishes.figure or plan.figure
         return _sweep(wishes, plan, figure, done, interrupt)
     wanted = asked(wishes)

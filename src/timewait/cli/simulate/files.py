@@ -8,7 +8,7 @@ from timewait import __version__
 from timewait.cli.simulate.wishes import Wishes, count, seed_of
 from timewait.run import Run, RunFile, RunFileError, load
 from timewait.simulate.scenario_file import Ask, checked_ask
-from timewait.simulate.sweep import Done, Plan, SweepFile
+from timewait.simulate.sweep import Done, Plan, SweepFile, read
 
 RESCUED = "timewait-sweep.jsonl"
 
@@ -39,6 +39,14 @@ def read_run(name: str) -> Run:
         raise FileError(f"--from {name}: cannot be read ({error.strerror})") from None
     except RunFileError as error:
         raise FileError(f"--from {error}") from None
+
+
+def read_sweep(name: str) -> tuple[Plan, list[Done]]:
+    """A saved sweep and what of it is done. Raises FileError, SweepFileError."""
+    try:
+        return read(Path(name), __version__)
+    except OSError as error:
+        raise FileError(f"--resume {name}: cannot be read ({error.strerror})") from None
 
 
 def ask_of(wishes: Wishes) -> Ask:

@@ -75,9 +75,7 @@ def refuse_contradictions(wishes: Wishes) -> None:
         raise ScenarioError(f"{told[sources[0]]} and {told[sources[1]]} exclude each other; give one of them")
     if not sources:
         raise ScenarioError("which scenario? `timewait simulate list` shows the ready-made ones; or name a TOML file")
-    given = {
-        name for name in (*_WORLD, "sweep", "seed", "replications", "save") if getattr(wishes, name) not in (None, [])
-    }
+    given = [name for name in (*_WORLD, "sweep", "seed", "replications", "save") if _given(getattr(wishes, name))]
     if wishes.resume is not None and given:
         raise ScenarioError("--resume goes on with the sweep as it was begun; only where it runs may change")
     if wishes.run is not None and wishes.sweep:
@@ -86,6 +84,11 @@ def refuse_contradictions(wishes: Wishes) -> None:
         raise ScenarioError("--from makes a comparison, which --json and --html keep; leave --save out")
     if wishes.scheduler is not None and wishes.workers is not None:
         raise ScenarioError("--scheduler runs on the workers of the cluster; leave --workers out")
+
+
+def _given(value: object) -> bool:
+    """Whether an option was written; a repeatable one that was not is empty."""
+    return value is not None and value != [] and value != ()
 
 
 def changes(wishes: Wishes, scenario: Scenario | None) -> dict[str, str]:

@@ -54,9 +54,10 @@ A file of your own says what differs from the defaults; `--check` prints the res
 
 ## Held against the lab
 
-Written by `make docs-simulate`; {date}, Linux {kernel}. The same experiment once in the lab (`timewait lab run`,
-network namespaces on a real kernel) and {replications} times simulated with different seeds. *95%* is where nineteen
-of twenty single simulations lie; a measured figure belongs inside. Where both count exactly, that is one value.
+Written by `make docs-simulate`; {date}, Linux {kernel}. The same experiment once in the lab
+(`timewait lab run`, network namespaces on a real kernel) and {replications} times simulated with different seeds. *95%*
+is where nineteen of twenty single simulations lie; a measured figure belongs inside. Where both count exactly, that is
+one value.
 
 {proofs}
 """
@@ -107,7 +108,7 @@ def table(proofs: Sequence[Proof]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.3g}"
+    return f"{value:,.0f}" if abs(value - round(value)) < 1e-9 or value >= 1000 else f"{value:,.3g}"
 
 
 if __name__ == "__main__":

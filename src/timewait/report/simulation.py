@@ -6,6 +6,7 @@ One screen of 80 columns; narrower ones fold, and a sweep that is too wide becom
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
@@ -15,7 +16,9 @@ from rich.text import Text
 from timewait.report import words
 from timewait.report.layout import BAD, DIM, GOOD, STRONG, WARN, Flow, Rows, Trimmed, sparkline
 from timewait.report.simulated import QUIET, SHARE, Comparison, Grid, Simulation, Value, with_interval
-from timewait.report.why import why
+
+if TYPE_CHECKING:
+    from timewait.diagnose import Finding
 
 MOST_DROPS = 4
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -29,8 +32,20 @@ def simulation(shown: Simulation) -> RenderableType:
         parts += [Text(), _drops(shown)]
     parts += _notes([shown.certainty, *shown.notes])
     if shown.findings:
-        parts += [Text(), why(shown.findings)]
+        parts += [Text(), *_why(shown.findings)]
     return Trimmed(Group(*parts))
+
+
+def _why(findings: Sequence[Finding]) -> list[RenderableType]:
+    """Each cause in a sentence and what to do about it; the evidence stands in --json and --html."""
+    parts: list[RenderableType] = [Text("Why", style=STRONG)]
+    for finding in findings:
+        head = Text(finding.id, style=f"{STRONG} {WARN}").append(f"  {finding.confidence}", style=DIM)
+        rows = Rows(label=4)
+        if finding.remedy:
+            rows.add("do", Flow([words.clean(remedy.action) for remedy in finding.remedy]), style=GOOD)
+        parts += [head, Padding(Group(Text(words.clean(finding.summary, 600)), rows), (0, 0, 0, 2))]
+    return parts
 
 
 def listed(scenarios: Sequence[tuple[str, str]]) -> RenderableType:

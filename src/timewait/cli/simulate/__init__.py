@@ -22,7 +22,7 @@ def simulate(
     ctx: typer.Context,
     scenario: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME|FILE|list]", help="a ready-made scenario or a TOML file", show_default=False),
+        typer.Argument(metavar="NAME|FILE|list", help="a ready-made scenario or a TOML file", show_default=False),
     ] = None,
     clients: Annotated[str | None, _option("--clients", panel=WORLD, text="how many: 500, 2M", metavar="N")] = None,
     addresses: Annotated[

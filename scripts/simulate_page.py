@@ -55,9 +55,9 @@ A file of your own says what differs from the defaults; `--check` prints the res
 ## Held against the lab
 
 Written by `make docs-simulate`; {date}, Linux {kernel}. The same experiment once in the lab
-(`timewait lab run`, network namespaces on a real kernel) and {replications} times simulated with different seeds. *95%*
-is where nineteen of twenty single simulations lie; a measured figure belongs inside. Where both count exactly, that is
-one value.
+(`timewait lab run`, network namespaces on a real kernel) and {replications} times simulated with different seeds.
+*95%* is where nineteen of twenty single simulations lie; a measured figure belongs inside. Where both count exactly,
+that is one value.
 
 {proofs}
 """

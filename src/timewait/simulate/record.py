@@ -111,7 +111,8 @@ class _Teller:
     def notes(self) -> list[str]:
         found = [
             f"Simulated, seed {self.outcome.seed}: {self.scenario.clients.count:,} clients on Linux "
-            f"{self.clients.kernel.version}, balancer on Linux {self.server.kernel.version}. Nothing here was measured."
+            f"{self.clients.kernel.version}, balancer on "
+            f"Linux {self.server.kernel.version}. Nothing here was measured."
         ]
         dropped = self.outcome.dropped()
         found += [f"{count:,} SYNs brought no connection: {why(number)}." for number, count in dropped.items()]

@@ -84,9 +84,10 @@ def benchmarks() -> dict[str, Callable[[Settings], Result]]:
     from bench.schedule import schedule
     from bench.small import counting, start
     from bench.speed import connections, https, kept
+    from bench.sweeping import sweeping
     from bench.watching import watching
 
-    found = (connections, ports, kept, https, memory, watching, schedule, counting, start)
+    found = (connections, ports, kept, https, memory, watching, schedule, counting, start, sweeping)
     return dict(zip(table.ORDER, found, strict=True))
 
 

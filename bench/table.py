@@ -10,7 +10,7 @@ import msgspec
 
 from bench.figures import Figure, Result, Values
 
-ORDER = ("connections", "ports", "kept", "https", "memory", "watching", "schedule", "counting", "help")
+ORDER = ("connections", "ports", "kept", "https", "memory", "watching", "schedule", "counting", "help", "sweeping")
 
 _HEAD = """# Figures
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from timewait.report import words
 from timewait.report.layout import BAD, DIM, GOOD, STRONG, WARN, Flow, Rows, Trimmed, sparkline
-from timewait.report.simulated import QUIET, SHARE, Comparison, Grid, Simulation, Value, with_interval
+from timewait.report.simulated import QUIET, SHARE, Axis, Comparison, Grid, Simulation, Value, with_interval
 
 if TYPE_CHECKING:
     from timewait.diagnose import Finding
@@ -27,7 +27,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 def simulation(shown: Simulation) -> RenderableType:
     """The whole report of one scenario."""
     parts: list[RenderableType] = [*_heading(shown.name, shown.question, shown.world), Text()]
-    parts += [Text(shown.answer, style=_style(shown.good)), Text(), _figures(shown)]
+    parts += [Text(words.clean(shown.answer, 600), style=_style(shown.good)), Text(), _figures(shown)]
     if shown.drops:
         parts += [Text(), _drops(shown)]
     parts += _notes([shown.certainty, *shown.notes])
@@ -148,7 +148,7 @@ def _drops(shown: Simulation) -> RenderableType:
     table.add_column(justify="right", no_wrap=True, min_width=7, style=WARN)
     table.add_column(overflow="fold")
     for drop in shown.drops[:MOST_DROPS]:
-        line = Text(f"{words.count(drop.syns)}: {drop.why}")
+        line = Text(f"{words.count(drop.syns)}: {words.clean(drop.why)}")
         if drop.counter:
             line.append(f" ({drop.counter})", style=DIM)
         table.add_row(words.share(drop.share), line)
@@ -169,7 +169,11 @@ def _notes(notes: Sequence[str]) -> list[RenderableType]:
 def grid(shown: Grid) -> RenderableType:
     """A sweep: a line for each value, or a table of two axes; further axes lie in front of the rows."""
     parts: list[RenderableType] = [*_heading(shown.name, shown.question, shown.world), Text()]
-    parts += [Text(shown.answer, style=STRONG), Text(), Matrix(shown) if len(shown.axes) > 1 else Bars(shown)]
+    parts += [
+        Text(words.clean(shown.answer, 600), style=STRONG),
+        Text(),
+        Matrix(shown) if len(shown.axes) > 1 else Bars(shown),
+    ]
     parts += _notes([shown.certainty, *shown.notes])
     return Trimmed(Group(*parts))
 
@@ -187,13 +191,14 @@ class Bars:
         self.shown = shown
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown, axis = self.shown, self.shown.axes[0]
-        yield Text(f"{axis.setting}: {shown.label}", style=DIM)
+        shown = self.shown
+        setting, values = words.clean(shown.axes[0].setting), [words.clean(value) for value in shown.axes[0].values]
+        yield Text(f"{setting}: {shown.label}", style=DIM)
         texts = [(cell.text, cell.interval) if cell else ("not done", "") for cell in shown.cells]
-        widths = [max(len(value) for value in axis.values), *(max(len(pair[at]) for pair in texts) for at in (0, 1))]
+        widths = [max(map(len, values)), *(max(len(pair[at]) for pair in texts) for at in (0, 1))]
         room = min(24, options.max_width - sum(widths) - 8)
         top = _scale(shown.cells, shown.kind)
-        for value, (text, interval), cell in zip(axis.values, texts, shown.cells, strict=True):
+        for value, (text, interval), cell in zip(values, texts, shown.cells, strict=True):
             line = Text(f"{value:>{widths[0]}}  ")
             line.append(f"{text:>{widths[1]}}", style=STRONG if cell else DIM)
             line.append(f"  {interval:<{widths[2]}}" if widths[2] else "", style=DIM)
@@ -207,13 +212,14 @@ class Matrix:
 
     def __init__(self, shown: Grid) -> None:
         self.shown = shown
+        self.axes = [Axis(words.clean(axis.setting), tuple(map(words.clean, axis.values))) for axis in shown.axes]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown, last = self.shown, self.shown.axes[-1]
-        heads = [" ".join(head) for head, _ in shown.rows()]
+        shown, last = self.shown, self.axes[-1]
+        heads = [" ".join(map(words.clean, head)) for head, _ in shown.rows()]
         texts = [cell.text if cell else "-" for cell in shown.cells]
         cell_width = max([*map(len, last.values), *(len(text) + 2 for text in texts)])
-        names = " ".join(axis.setting for axis in shown.axes[:-1])
+        names = " ".join(axis.setting for axis in self.axes[:-1])
         wide = max([len(names), *map(len, heads)]) + (cell_width + 1) * len(last.values)
         yield Text(f"{shown.label}; across: {last.setting}", style=DIM)
         if wide > options.max_width:
@@ -238,10 +244,9 @@ class Matrix:
 
     def _lines(self) -> RenderResult:
         for head, cells in self.shown.rows():
-            yield Text(
-                ", ".join(f"{axis.setting}={value}" for axis, value in zip(self.shown.axes, head, strict=False))
-            )
-            for value, cell in zip(self.shown.axes[-1].values, cells, strict=True):
+            told = [f"{axis.setting}={words.clean(value)}" for axis, value in zip(self.axes, head, strict=False)]
+            yield Text(", ".join(told))
+            for value, cell in zip(self.axes[-1].values, cells, strict=True):
                 yield Padding(Text(f"{value}: {with_interval(cell) if cell else 'not done'}"), (0, 0, 0, 2))
 
 
@@ -251,7 +256,7 @@ class Matrix:
 def comparison(shown: Comparison) -> RenderableType:
     """A measured run beside simulations of it."""
     parts: list[RenderableType] = [*_heading(shown.name, shown.question, shown.world), Text()]
-    parts += [Text(shown.answer, style=STRONG), Text(), Beside(shown)]
+    parts += [Text(words.clean(shown.answer, 600), style=STRONG), Text(), Beside(shown)]
     return Trimmed(Group(*parts, *_notes(shown.notes)))
 
 
@@ -262,19 +267,19 @@ class Beside:
         self.shown = shown
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = self.shown
+        shown, columns = self.shown, [words.clean(column) for column in self.shown.columns]
         label = max(len(row) for row, _ in shown.rows)
-        if label + sum(max(12, len(column)) + 2 for column in shown.columns) > options.max_width:
-            for number, column in enumerate(shown.columns):
+        if label + sum(max(12, len(column)) + 2 for column in columns) > options.max_width:
+            for number, column in enumerate(columns):
                 yield Text(column, style=STRONG)
                 for name, values in shown.rows:
                     yield Padding(Text(f"{name}: {_shown(values[number])}"), (0, 0, 0, 2))
             return
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
-        for _ in shown.columns:
+        for _ in columns:
             table.add_column(justify="right", no_wrap=True, min_width=10)
-        table.add_row("", *(Text(column, style=DIM) for column in shown.columns))
+        table.add_row("", *(Text(column, style=DIM) for column in columns))
         for name, values in shown.rows:
             table.add_row(name, *(_shown(value) for value in values))
         yield table

@@ -133,6 +133,7 @@ def _warm(spread: Spread, told: Told) -> None:
     if isinstance(spread, Processes):
         told(0.0, "compiling, once on this machine")
         sweep.warm()
+        told(0.0, "simulating")
 
 
 def _spread(wishes: Wishes, jobs: list[Job]) -> Spread:
@@ -163,11 +164,9 @@ def _sweep(wishes: Wishes, plan: Plan, figure: str, done: list[Done], interrupt:
     made = shown.grid(plan, sweep.table(plan, done), figure)
     if len(done) < whole:
         why = lost or f"interrupted by {interrupt.name}"
-        path = kept.rescue(done)
-        made.notes.append(
-            f"{why[0].upper()}{why[1:]}: {len(done)} of {whole} simulations done and kept; "
-            f"go on with `timewait simulate --resume {path}`."
-        )
+        reached = f"{why[0].upper()}{why[1:]}: {len(done)} of {whole} simulations done"
+        go_on = f" and kept; go on with `timewait simulate --resume {kept.rescue(done)}`" if done else ""
+        made.notes.append(f"{reached}{go_on}.")
     kept.close()
     _show(wishes, made, lambda: json_out.grid(made, plan, done, interrupt.name or lost))
     if lost:

@@ -250,9 +250,11 @@ def _grid_answer(plan: Plan, points: Sequence[Point], cells: Sequence[Value | No
     label = FIGURES[figure].label
     label = label[0].upper() + label[1:]
     if not done:
-        return f"{label}: none of the points has it."
+        nothing = any(point.replications for point in points)
+        return f"{label}: no point has such a figure." if nothing else "No point is done."
     if len({cell.mean for _, cell in done}) == 1:
-        return f"{label}: {done[0][1].text} at every point."
+        which = "at every point" if len(done) == len(points) else "at every point that is done"
+        return f"{label}: {done[0][1].text} {which}."
     shares = FIGURES[figure].kind == SHARE
     if shares and len(plan.axes) == 1 and _ascending(plan.axes[0]):
         told = _edge(done)

@@ -183,7 +183,7 @@ class _Player:
     def _taken(self, at: int, size: int) -> Array:
         """Counts that begin anew."""
         found = np.array(self.state.m[at : at + size], dtype=np.int64)
-        self.state.m[at : at + size] = [0] * size
+        self.state.m[at : at + size] = 0 if self.compiled else [0] * size
         return found
 
     def _tick(self, at: int) -> None:

@@ -88,7 +88,7 @@ DROPS = TICK + 32  # outcome.REASONS
 COUNTERS = DROPS + 256
 LATENCY = COUNTERS + 32
 HEADS = LATENCY + 33792  # counts of timewait.histogram; then the buckets of the wheel
-END = HEADS + 3 * (1 << 14)
+END = HEADS + (1 << 18) + 2 * (1 << 10)
 
 
 class State(NamedTuple):

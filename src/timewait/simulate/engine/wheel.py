@@ -23,9 +23,8 @@ from timewait.simulate.engine.state import (
     State,
 )
 
-BITS = 14
-BUCKETS = 1 << BITS
-LEVELS = 3
+BITS, UPPER_BITS = 18, 10  # the lowest level reaches past most timeouts: what goes there is touched once
+BUCKETS, UPPER = 1 << BITS, 1 << UPPER_BITS
 
 
 def schedule(s: State, width: int, slot: int, when: int) -> None:
@@ -45,14 +44,14 @@ def place(s: State, width: int, slot: int) -> None:
     if bucket <= now:
         _insert(s, slot)
         return
-    apart = bucket ^ now
-    if apart < BUCKETS:
+    turns = (bucket >> BITS) - (now >> BITS)
+    if bucket - now < BUCKETS:
         at = bucket & (BUCKETS - 1)
         g[G_LOWEST] += 1
-    elif apart < BUCKETS * BUCKETS:
-        at = BUCKETS + (bucket >> BITS & (BUCKETS - 1))
+    elif turns < UPPER:
+        at = BUCKETS + (bucket >> BITS & (UPPER - 1))
     else:
-        at = 2 * BUCKETS + (bucket >> (2 * BITS) & (BUCKETS - 1))
+        at = BUCKETS + UPPER + (bucket >> (BITS + UPPER_BITS) & (UPPER - 1))
     c[slot * SLOT + C_LINK] = s.m[HEADS + at]
     s.m[HEADS + at] = slot
 
@@ -101,9 +100,9 @@ def turn(s: State, width: int, last: int) -> None:
         g[G_BUCKET] += 1
         bucket = g[G_BUCKET]
         if bucket & (BUCKETS - 1) == 0:
-            if bucket & (BUCKETS * BUCKETS - 1) == 0:
-                _cascade(s, width, 2 * BUCKETS + (bucket >> (2 * BITS) & (BUCKETS - 1)))
-            _cascade(s, width, BUCKETS + (bucket >> BITS & (BUCKETS - 1)))
+            if bucket & (BUCKETS * UPPER - 1) == 0:
+                _cascade(s, width, BUCKETS + UPPER + (bucket >> (BITS + UPPER_BITS) & (UPPER - 1)))
+            _cascade(s, width, BUCKETS + (bucket >> BITS & (UPPER - 1)))
         if s.m[HEADS + (bucket & (BUCKETS - 1))] != NOBODY:
             _open(s, bucket & (BUCKETS - 1))
         if g[G_ACTIVE]:

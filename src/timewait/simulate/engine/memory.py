@@ -66,6 +66,7 @@ def sizes(parts: dict[str, Any]) -> dict[str, int]:
         "blocks": addresses * parts["block_words"] if blocks else 0,
         "used": addresses * blocks,
         "resting": addresses,
+        "waits": -(-addresses * parts["destinations"] * ports // 32),
         "rows": addresses * parts["destinations"] * ports * ROW,
         "back_bits": pairs * parts["back_words"],
         "back_free": pairs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from timewait.simulate.engine.draws import SERVER_ISN, draw
+from timewait.simulate.engine.ports import has, put, take
 from timewait.simulate.engine.state import (
     B_SWEPT,
     B_TIME_WAIT,
@@ -13,6 +14,7 @@ from timewait.simulate.engine.state import (
     FREE,
     MS,
     RING,
+    ROW,
     SERVER_HOLDS,
     T_ENTERED,
     T_HOLDER,
@@ -113,7 +115,9 @@ def sweep(s: State, f: Fixed, box: int, now_ms: int) -> int:
 def forget(s: State, f: Fixed, box: int, row: int) -> None:
     """A TIME_WAIT of a box ends before its time."""
     m = s.m
-    holds(s, f, box, s.m[row + T_UNTIL] // MS + BASE_S * 1000, -1)
+    if m[row + T_HOLDER] == SERVER_HOLDS:
+        take(m, f.waits_at, (row - f.rows_at) // ROW)
+    holds(s, f, box, m[row + T_UNTIL] // MS + BASE_S * 1000, -1)
     s.m[f.boxes_at + box * BOX + B_TIME_WAIT] -= 1
     m[row + T_HOLDER], m[row + T_UNTIL] = FREE, 0
 
@@ -172,11 +176,12 @@ def syn(
     s: State, f: Fixed, box: int, address: int, row: int, has_ts: bool, tsval: int, seq: int, at: int, full: bool
 ) -> Reply:
     """A SYN arrives at `at` (ns)."""
-    if s.m[row + T_HOLDER] == SERVER_HOLDS:
+    if has(s.m, f.waits_at, (row - f.rows_at) // ROW):
         if s.m[row + T_UNTIL] > at:
             s.m[TICK + TUPLE_MET] += 1
             return met(s, f, box, row, Segment(seq, 0, SYN, 0, has_ts, tsval, 0), at, full)
         s.m[row + T_HOLDER] = FREE
+        take(s.m, f.waits_at, (row - f.rows_at) // ROW)
     verdict = listen(
         f.server,
         f.server_knobs,
@@ -226,6 +231,7 @@ def closed_first(
     until = fires(length.ending, now_ms)
     holds(s, f, box, until, 1)
     s.m[f.boxes_at + box * BOX + B_TIME_WAIT] += 1
+    put(m, f.waits_at, (row - f.rows_at) // ROW)
     m[row + T_UNTIL] = (until - BASE_S * 1000) * MS
     m[row + T_HOLDER] = SERVER_HOLDS
     m[row + T_RCV_NXT] = rcv_nxt

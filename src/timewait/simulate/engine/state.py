@@ -191,6 +191,7 @@ class Fixed(NamedTuple):
     blocks_at: int  # blocks: a bit for each that is free, by address
     used_at: int  # blocks: ports taken in each
     resting_at: int  # ports at rest, by address
+    waits_at: int  # a bit for each five-tuple whose row says that the server holds it: most SYNs look no further
     rows_at: int
     back_bits_at: int
     back_free_at: int

@@ -7,6 +7,7 @@ the order in which they were scheduled. So the order is exact and does not depen
 
 from __future__ import annotations
 
+from timewait.simulate.engine.compiled import prefetch
 from timewait.simulate.engine.state import (
     C_LINK,
     C_SEQ,
@@ -24,6 +25,7 @@ from timewait.simulate.engine.state import (
 )
 
 BITS, UPPER_BITS = 18, 10  # the lowest level reaches past most timeouts: what goes there is touched once
+AHEAD = 4  # buckets: whose first event is fetched from memory before its time
 BUCKETS, UPPER = 1 << BITS, 1 << UPPER_BITS
 
 
@@ -106,6 +108,10 @@ def turn(s: State, width: int, last: int) -> None:
         if s.m[HEADS + (bucket & (BUCKETS - 1))] != NOBODY:
             _open(s, bucket & (BUCKETS - 1))
         if g[G_ACTIVE]:
+            soon = s.m[HEADS + (bucket + AHEAD & (BUCKETS - 1))]
+            if soon != NOBODY:
+                prefetch(s.conns, soon * SLOT)
+                prefetch(s.conns, soon * SLOT + SLOT // 2)
             return
 
 

@@ -82,12 +82,13 @@ def benchmarks() -> dict[str, Callable[[Settings], Result]]:
     from bench.memory import memory
     from bench.ports import ports
     from bench.schedule import schedule
+    from bench.simulation import simulation
     from bench.small import counting, start
     from bench.speed import connections, https, kept
     from bench.sweeping import sweeping
     from bench.watching import watching
 
-    found = (connections, ports, kept, https, memory, watching, schedule, counting, start, sweeping)
+    found = (connections, ports, kept, https, memory, watching, schedule, counting, start, sweeping, simulation)
     return dict(zip(table.ORDER, found, strict=True))
 
 

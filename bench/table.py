@@ -10,7 +10,10 @@ import msgspec
 
 from bench.figures import Figure, Result, Values
 
-ORDER = ("connections", "ports", "kept", "https", "memory", "watching", "schedule", "counting", "help", "sweeping")
+ORDER = (
+    *("connections", "ports", "kept", "https", "memory", "watching", "schedule", "counting", "help"),
+    *("sweeping", "simulation"),
+)
 
 _HEAD = """# Figures
 

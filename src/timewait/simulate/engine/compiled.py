@@ -61,7 +61,8 @@ def _prefetch() -> Function:
             at = builder.bitcast(builder.gep(data, [given[1]]), cgutils.voidptr_t)
             i32 = ir.IntType(32)
             kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
-            wanted = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+            insert: Any = cgutils.get_or_insert_function
+            wanted = insert(builder.module, kind, "llvm.prefetch.p0i8")
             builder.call(wanted, [at, i32(1), i32(3), i32(1)])  # to write, into every cache, data
             return context.get_dummy_value()
 

@@ -243,9 +243,9 @@ def test_what_a_measured_run_would_have_met(tmp_path: Path) -> None:
         saved.end(run)
     found = answer("--from", file, "--set", "tcp_tw_reuse=1")
     measured, before, after = found["columns"].values()
-    assert list(found["columns"]) == ["measured", "simulated as it was", "with tcp_tw_reuse=1"]
+    assert list(found["columns"]) == ["measured", "simulated", "changed"]
     assert before["no_port"]["mean"] > 0.5 > after["no_port"]["mean"] == 0
     assert before["wall"]["mean"] == pytest.approx(measured["wall"]["mean"], rel=0.1)
     shown = simulate("--from", file, "--set", "tcp_tw_reuse=1", "--html", tmp_path / "page.html")
-    assert "with tcp_tw_reuse=1: 0%" in shown.stdout
+    assert "0% with tcp_tw_reuse=1." in shown.stdout
     assert "Side by side" in (tmp_path / "page.html").read_text()

@@ -98,6 +98,9 @@ def figures(run: Run) -> dict[str, float]:
 
 
 def _seconds(run: Run) -> float:
+    """How long connections were started: as planned, unless it ended early."""
+    if run.plan.duration is not None and not run.interrupted:
+        return run.plan.duration
     return max((tick.at for tick in run.ticks), default=run.total.seconds) or run.total.seconds
 
 

@@ -184,10 +184,9 @@ def _what_if(wishes: Wishes, interrupt: Interrupt) -> int:
     changed = what_if(wishes)
     ask = files.ask_of(wishes)
     columns: dict[str, dict[str, Estimate]] = {"measured": shown.plain(before.figures)}
-    scenarios = {"simulated as it was": before.scenario}
+    scenarios = {"simulated": before.scenario}
     if changed:
-        told = ", ".join(f"{setting.removeprefix('clients.')}={text}" for setting, text in changed.items())
-        scenarios[f"with {told}"] = with_settings(before.scenario, changed)
+        scenarios["changed"] = with_settings(before.scenario, changed)
     if wishes.check:
         return _check(Asked(scenario=list(scenarios.values())[-1], ask=ask))
     for column, scenario in scenarios.items():
@@ -197,8 +196,9 @@ def _what_if(wishes: Wishes, interrupt: Interrupt) -> int:
             print("timewait: interrupted before the comparison was complete", file=sys.stderr)
             return INTERRUPTED
         columns[column] = estimates(rows)
-    made = shown.comparison(name, run, columns, list(scenarios.values())[-1], before.assumed, ask.figure)
-    _show(wishes, made, lambda: json_out.comparison(made, columns, scenarios))
+    told = ", ".join(f"{setting.removeprefix('clients.')}={text}" for setting, text in changed.items())
+    made = shown.comparison(name, run, columns, before, told, ask.figure)
+    _show(wishes, made, lambda: json_out.comparison(made, columns, scenarios, changed))
     return 0
 
 

@@ -85,12 +85,16 @@ def grid(shown: Grid, plan: Plan, done: Sequence[Done], cut_short: str) -> dict[
 
 
 def comparison(
-    shown: Comparison, columns: Mapping[str, Mapping[str, Estimate]], scenarios: Mapping[str, Scenario]
+    shown: Comparison,
+    columns: Mapping[str, Mapping[str, Estimate]],
+    scenarios: Mapping[str, Scenario],
+    changed: Mapping[str, str],
 ) -> dict[str, Any]:
     """A measured run beside simulations of it."""
     return {
         "version": __version__,
         "run": shown.name,
+        "changed": dict(changed),
         "answer": shown.answer,
         "columns": {name: _estimates(found) for name, found in columns.items()},
         "scenarios": {name: msgspec.to_builtins(one) for name, one in scenarios.items()},

@@ -12,6 +12,7 @@ from timewait.report.simulated import SHARE, Axis, Comparison, Drop, Grid, Serie
 from timewait.report.words import count, duration, plural, rate
 from timewait.run import Run
 from timewait.simulate.answers import FIGURES
+from timewait.simulate.measured import Measured
 from timewait.simulate.outcome import GAUGES, Column, Outcome, why
 from timewait.simulate.replicate import Estimate
 from timewait.simulate.scenario_file import Ask
@@ -19,6 +20,7 @@ from timewait.simulate.sweep import Axis as Swept
 from timewait.simulate.sweep import Plan, Point
 from timewait.simulate.world import Closing, Process, Scenario
 from timewait.tcp import kernels, rulebook
+from timewait.tcp.kernels import Kernel
 from timewait.tcp.profiles import INET_PEER, METRICS
 from timewait.tcp.rulebook import RULES
 
@@ -83,7 +85,7 @@ def world(scenario: Scenario, swept: Sequence[str] = ()) -> list[str]:
     who, where = plural(clients.count, "client"), "balancer" if server.layer == 7 else "servers behind layer 4"
     who += "" if "clients.kernel" in swept else f" with Linux {clients.kernel}"
     where += "" if "server.kernel" in swept else f": Linux {server.kernel}"
-    pieces = [_with(who, clients.sysctls, swept, "clients")]
+    pieces = [_with(who, kernels.kernel(clients.kernel), clients.sysctls, swept, "clients")]
     if "arrivals.rate" not in swept:
         pieces.append(_arrivals(scenario))
     if "clients.closing" not in swept:
@@ -92,7 +94,7 @@ def world(scenario: Scenario, swept: Sequence[str] = ()) -> list[str]:
         addresses = "1 address" if nat.addresses == 1 else f"{count(nat.addresses)} addresses"
         told = {"nat.addresses": addresses, "nat.ports": f"ports {nat.low}-{nat.high}", "nat.choice": f"{nat.choice}"}
         pieces.append("NAT: " + ", ".join(text for name, text in told.items() if name not in swept))
-    pieces.append(_with(where, server.sysctls, swept, "server"))
+    pieces.append(_with(where, kernels.kernel(server.kernel), server.sysctls, swept, "server"))
     if backend is not None:
         told = {
             "backend.sources": plural(backend.sources, "source"),
@@ -110,11 +112,16 @@ def world(scenario: Scenario, swept: Sequence[str] = ()) -> list[str]:
 CLOSINGS = {Closing.SERVER: "server closes", Closing.CLIENT: "client closes", Closing.RESET: "closed by reset"}
 
 
-def _with(text: str, sysctls: Mapping[str, Any], swept: Sequence[str], part: str) -> str:
+MANY = 3  # sysctls; of more only those that are not the kernel's defaults are told
+
+
+def _with(text: str, kernel: Kernel, sysctls: Mapping[str, Any], swept: Sequence[str], part: str) -> str:
+    usual = kernel.defaults._asdict() if len(sysctls) > MANY else {}
     told = [
         f"{name.removeprefix('tcp_').replace('ip_local_port_range', 'ports')}={setting}"
         for name, setting in sysctls.items()
-        if not any(axis.startswith(f"{part}.") and axis.rpartition(".")[2] in name for axis in swept)
+        if usual.get(name) != setting
+        and not any(axis.startswith(f"{part}.") and axis.rpartition(".")[2] in name for axis in swept)
     ]
     return text + (f" ({', '.join(told)})" if told else "")
 
@@ -298,34 +305,30 @@ def _named(plan: Plan, point: Point) -> str:
 
 
 def comparison(
-    name: str, run: Run, columns: Mapping[str, Mapping[str, Estimate]], scenario: Scenario, notes: Sequence[str],
-    figure: str,
-) -> Comparison:  # fmt: skip
+    name: str, run: Run, columns: Mapping[str, Mapping[str, Estimate]], measured: Measured, changed: str, figure: str
+) -> Comparison:
     """`columns`: figures of the run itself, of a simulation as it was, and under other settings."""
-    shown = [name for name in FIGURES if any(name in found for found in columns.values())]
-    rows = [
-        (FIGURES[name].label, [value(name, found[name]) if name in found else None for found in columns.values()])
-        for name in shown
-        if any(found[name].mean for found in columns.values() if name in found)
-        and name in next(iter(columns.values()))
+    scenario = measured.scenario
+    rows = []
+    for one in FIGURES:
+        found = [column.get(one) for column in columns.values()]
+        if found[0] is not None and any(estimate.mean for estimate in found if estimate):
+            rows.append((FIGURES[one].label, [value(one, estimate) if estimate else None for estimate in found]))
+    heads = {"measured": "measured", "simulated": "simulated", "changed": f"with {changed}"}
+    texts = [
+        f"{value(figure, found[figure]).text} {heads[column]}" for column, found in columns.items() if figure in found
     ]
-    *_, before, after = columns.items() if len(columns) > 2 else (("", {}), *columns.items())
+    label = FIGURES[figure].label
     return Comparison(
         name=name,
         question=scenario.title,
-        world=[f"{run.plan.requests_list[0].url}", *world(scenario)],
+        world=[*_asked(run), *world(scenario), *([f"changed: {changed}"] if changed else [])],
         columns=list(columns),
         rows=rows,
-        answer=_comparison_answer(before, after, figure),
-        notes=list(notes),
+        answer=f"{label[0].upper()}{label[1:]}: {', '.join(texts)}.",
+        notes=[f"{sentence[0].upper()}{sentence[1:]}." for sentence in measured.assumed],
     )
 
 
-def _comparison_answer(
-    before: tuple[str, Mapping[str, Estimate]], after: tuple[str, Mapping[str, Estimate]], figure: str
-) -> str:
-    label = FIGURES[figure].label
-    texts = [
-        f"{name}: {value(figure, found[figure]).text}" for name, found in (before, after) if name and figure in found
-    ]
-    return f"{label[0].upper()}{label[1:]}, {'; '.join(texts)}."
+def _asked(run: Run) -> list[str]:
+    return [run.plan.requests_list[0].url]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from timewait.simulate.engine.ahead import next_events, next_opener, next_rest
 from timewait.simulate.engine.connection import gives_up, opens, rst_arrives, sends_syn
 from timewait.simulate.engine.life import backend_rested, ends_now, joins, served
 from timewait.simulate.engine.opener import rested
@@ -64,13 +65,16 @@ def advance(s: State, f: Fixed, until: int, budget: int) -> int:
         g[G_EVENTS] += 1
         if rest <= first and rest <= due:
             rested(s, f)
+            next_rest(s, f)
         elif back_rest <= first and back_rest <= due:
             backend_rested(s, f)
         elif due <= first:
             happened(s)
+            next_events(s, f)
             happens_now(s, f, slot, due)
         else:
             opens(s, f, first)
+            next_opener(s, f)
     return PAUSED
 
 

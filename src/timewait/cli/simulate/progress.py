@@ -44,15 +44,19 @@ def _bar(console: Console) -> Iterator[Told]:  # type: ignore[name-defined]  # n
 
 
 def _lines() -> Told:
-    began = last = time.monotonic()
+    last, first = time.monotonic(), (0.0, 0.0)  # when it first had come somewhere, and how far: compiling is over then
 
     def told(share: float, text: str) -> None:
-        nonlocal last
+        nonlocal last, first
         now = time.monotonic()
-        if now - last < _EVERY or not 0 < share < 1:
+        if not 0 < share < 1:
+            return
+        if not first[0]:
+            first = (now, share)
+        if now - last < _EVERY or share == first[1]:
             return
         last = now
-        left = (now - began) * (1 - share) / share
+        left = (now - first[0]) * (1 - share) / (share - first[1])
         print(f"{text}: {share:.0%}, about {duration(round(left))} left", file=sys.stderr, flush=True)
 
     return told

@@ -44,7 +44,7 @@ def _bar(console: Console) -> Iterator[Told]:  # type: ignore[name-defined]  # n
 
 
 def _lines() -> Told:
-    last, first = time.monotonic(), (0.0, 0.0)  # `first`: when something was done, and how much; compiling is over then
+    last, first = time.monotonic(), (0.0, 0.0)  # `first`: when something was done, and how much: compiled by then
 
     def told(share: float, text: str) -> None:
         nonlocal last, first

@@ -17,7 +17,7 @@ from timewait.simulate.engine.compiled import compiler
 from timewait.simulate.engine.connection import latency_index
 from timewait.simulate.engine.holder import ready_ms
 from timewait.simulate.engine.ports import lowest, put, search, take, word_of
-from timewait.simulate.engine.state import C_WHEN, NOBODY, SLOT, State
+from timewait.simulate.engine.state import C_WHEN, NOBODY, SLOT, Fixed, State
 from timewait.simulate.engine.wheel import happened, peek, schedule
 from timewait.simulate.world import Clients, Scenario
 from timewait.tcp import choice
@@ -39,7 +39,8 @@ BY_NAME = {kernel.name: kernel for kernel in KERNELS}
 )
 def test_events_come_in_the_order_of_a_heap(delays: list[tuple[int, int]], width: int) -> None:
     scenario = Scenario(clients=Clients(count=1, sysctls={"ip_local_port_range": "20000-20009"}))
-    s = memory.plain(memory.state(build.fixed(scenario, 1), [], build.sends(scenario), 1024))
+    f = build.fixed(scenario, 1)
+    s = memory.plain(memory.state(f, [], build.sends(scenario), 1024))
     heap: list[tuple[int, int]] = []
     random.Random(1).shuffle(delays)
     now = 0
@@ -48,15 +49,15 @@ def test_events_come_in_the_order_of_a_heap(delays: list[tuple[int, int]], width
         schedule(s, width, made, when)
         heapq.heappush(heap, (when, made))
         if made % 3 == 2:
-            now = _next(s, width, heap)
+            now = _next(s, f, width, heap)
     while heap:
-        _next(s, width, heap)
-    assert peek(s, width, 1 << 62) == NOBODY
+        _next(s, f, width, heap)
+    assert peek(s, f, width, 1 << 62) == NOBODY
 
 
-def _next(s: State, width: int, heap: list[tuple[int, int]]) -> int:
+def _next(s: State, f: Fixed, width: int, heap: list[tuple[int, int]]) -> int:
     when, made = heapq.heappop(heap)
-    slot = peek(s, width, when)
+    slot = peek(s, f, width, when)
     assert slot == made
     assert s.conns[slot * SLOT + C_WHEN] == when
     happened(s)

@@ -8,38 +8,18 @@ from __future__ import annotations
 from timewait.simulate.engine.compiled import prefetch
 from timewait.simulate.engine.draws import CLIENT, below, draw
 from timewait.simulate.engine.state import (
-    C_CLIENT,
-    C_ROW,
     CONSTANT,
     G_ARRIVALS,
-    G_BUCKET,
     G_REST_HEAD,
     G_REST_TAIL,
-    HEADS,
-    NOBODY,
     OLDEST,
     REST,
-    ROW,
-    SLOT,
     THINK,
     Fixed,
     State,
 )
-from timewait.simulate.engine.wheel import BUCKETS
 
-NEXT_BUCKET, NEXT_REST = 2, 6  # how far ahead
-
-
-def next_events(s: State, f: Fixed) -> None:
-    """The five-tuple and the client of a connection whose event is near; the wheel has fetched the connection."""
-    m = s.m
-    soon = m[HEADS + (m[G_BUCKET] + NEXT_BUCKET & (BUCKETS - 1))]
-    if soon != NOBODY:
-        row = s.conns[soon * SLOT + C_ROW]
-        if row != NOBODY:
-            prefetch(m, f.rows_at + row * ROW)
-            prefetch(m, f.waits_at + (row >> 5))
-        prefetch(m, f.clients_at + s.conns[soon * SLOT + C_CLIENT])
+NEXT_REST = 6  # how far ahead
 
 
 def next_opener(s: State, f: Fixed) -> None:

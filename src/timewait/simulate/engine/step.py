@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timewait.simulate.engine.ahead import next_events, next_opener, next_rest
+from timewait.simulate.engine.ahead import next_opener, next_rest
 from timewait.simulate.engine.connection import gives_up, opens, rst_arrives, sends_syn
 from timewait.simulate.engine.life import backend_rested, ends_now, joins, served
 from timewait.simulate.engine.opener import rested
@@ -56,7 +56,7 @@ def advance(s: State, f: Fixed, until: int, budget: int) -> int:
         if g[G_BACK_HEAD] < g[G_BACK_TAIL]:
             back_rest = s.back[g[G_BACK_HEAD] % back_resting * REST]
         first = min(until, rest, back_rest, g[G_ARRIVAL])
-        slot = peek(s, f.width, first)
+        slot = peek(s, f, f.width, first)
         due = s.conns[slot * SLOT + C_WHEN] if slot != NOBODY else NEVER
         if min(first, due) >= until:
             g[G_NOW] = until
@@ -70,7 +70,6 @@ def advance(s: State, f: Fixed, until: int, budget: int) -> int:
             backend_rested(s, f)
         elif due <= first:
             happened(s)
-            next_events(s, f)
             happens_now(s, f, slot, due)
         else:
             opens(s, f, first)

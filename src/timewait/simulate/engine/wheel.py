@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from timewait.simulate.engine.compiled import prefetch
 from timewait.simulate.engine.state import (
+    C_CLIENT,
     C_LINK,
+    C_ROW,
     C_SEQ,
     C_WHEN,
     G_ACTIVE,
@@ -20,12 +22,14 @@ from timewait.simulate.engine.state import (
     G_WAITING,
     HEADS,
     NOBODY,
+    ROW,
     SLOT,
+    Fixed,
     State,
 )
 
 BITS, UPPER_BITS = 18, 10  # the lowest level reaches past most timeouts: what goes there is touched once
-AHEAD = 4  # buckets: whose first event is fetched from memory before its time
+FAR, NEAR = 8, 4  # buckets: whose first connection, and what it will touch, is fetched from memory before its time
 BUCKETS, UPPER = 1 << BITS, 1 << UPPER_BITS
 
 
@@ -73,14 +77,14 @@ def _insert(s: State, slot: int) -> None:
     g[G_ACTIVE] += 1
 
 
-def peek(s: State, width: int, until: int) -> int:
+def peek(s: State, f: Fixed, width: int, until: int) -> int:
     """The slot whose event comes next, NOBODY when none does before `until` (ns)."""
     g = s.m
     last = until >> width
     while g[G_DONE] == g[G_ACTIVE]:
         if g[G_WAITING] == 0 or g[G_BUCKET] >= last:
             return NOBODY
-        turn(s, width, last)
+        turn(s, f, width, last)
     return int(s.active[g[G_DONE]])
 
 
@@ -90,7 +94,7 @@ def happened(s: State) -> None:
     s.m[G_WAITING] -= 1
 
 
-def turn(s: State, width: int, last: int) -> None:
+def turn(s: State, f: Fixed, width: int, last: int) -> None:
     """On to the next bucket with something in it, at most to `last`."""
     g = s.m
     g[G_DONE] = g[G_ACTIVE] = 0
@@ -101,6 +105,7 @@ def turn(s: State, width: int, last: int) -> None:
                 return
         g[G_BUCKET] += 1
         bucket = g[G_BUCKET]
+        _fetch(s, f, bucket)
         if bucket & (BUCKETS - 1) == 0:
             if bucket & (BUCKETS * UPPER - 1) == 0:
                 _cascade(s, width, BUCKETS + UPPER + (bucket >> (BITS + UPPER_BITS) & (UPPER - 1)))
@@ -108,11 +113,23 @@ def turn(s: State, width: int, last: int) -> None:
         if s.m[HEADS + (bucket & (BUCKETS - 1))] != NOBODY:
             _open(s, bucket & (BUCKETS - 1))
         if g[G_ACTIVE]:
-            soon = s.m[HEADS + (bucket + AHEAD & (BUCKETS - 1))]
-            if soon != NOBODY:
-                prefetch(s.conns, soon * SLOT)
-                prefetch(s.conns, soon * SLOT + SLOT // 2)
             return
+
+
+def _fetch(s: State, f: Fixed, bucket: int) -> None:
+    """Asks memory for the connection whose event is near, and for the five-tuple and client of a nearer one."""
+    m, c = s.m, s.conns
+    far = m[HEADS + (bucket + FAR & (BUCKETS - 1))]
+    if far != NOBODY:
+        prefetch(c, far * SLOT)
+        prefetch(c, far * SLOT + SLOT // 2)
+    near = m[HEADS + (bucket + NEAR & (BUCKETS - 1))]
+    if near != NOBODY:
+        row = c[near * SLOT + C_ROW]
+        if row != NOBODY:
+            prefetch(m, f.rows_at + row * ROW)
+            prefetch(m, f.waits_at + (row >> 5))
+        prefetch(m, f.clients_at + c[near * SLOT + C_CLIENT])
 
 
 def _cascade(s: State, width: int, at: int) -> None:

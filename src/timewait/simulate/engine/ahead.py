@@ -14,6 +14,7 @@ from timewait.simulate.engine.state import (
     G_REST_TAIL,
     OLDEST,
     REST,
+    ROW,
     THINK,
     Fixed,
     State,
@@ -34,6 +35,7 @@ def next_opener(s: State, f: Fixed) -> None:
         offset = m[f.queue_at + pool * f.ports + m[f.ends_at + 2 * pool] % f.ports]
         prefetch(m, f.bits_at + pool * f.words + (offset >> 5))
         prefetch(m, f.waits_at + (pool * f.ports + offset >> 5))
+        prefetch(m, f.rows_at + (pool * f.ports + offset) * ROW)
 
 
 def next_rest(s: State, f: Fixed) -> None:

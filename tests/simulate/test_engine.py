@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from simulate import worlds
 from timewait.run import Cause
+from timewait.simulate.engine import build
+from timewait.simulate.engine import memory as engine_memory
 from timewait.simulate.engine.run import Progress, run_world
 from timewait.simulate.limits import WorldError, memory, refuse_if_too_large
 from timewait.simulate.outcome import Column, Outcome
@@ -229,11 +231,21 @@ def test_stopped_it_keeps_what_was_done() -> None:
 def test_what_does_not_fit_is_refused_with_the_estimate() -> None:
     large = Scenario(clients=Clients(count=1_000_000), nat=Nat(addresses=100))
     needed = sum(memory(large).values())
-    assert needed > 400e6
-    with pytest.raises(WorldError, match=r"needs about 0\.5 GB .* and 0\.1 GB are free"):
+    assert needed > 600e6
+    with pytest.raises(WorldError, match=r"needs about 0\.7 GB .* and 0\.1 GB are free"):
         refuse_if_too_large(large, 100_000_000)
     with pytest.raises(WorldError, match=r"0\.1 GB are free"):
         run_world(large, 1, compiled=False, available=100_000_000)
+
+
+@pytest.mark.parametrize("name", worlds.ALL)
+def test_the_estimate_is_what_is_taken(name: str) -> None:
+    of = worlds.ALL[name]
+    taken = sum(engine_memory.octets(build.fixed(of, 1)._asdict()).values())
+    estimate = memory(of)
+    counted = sum(octets for part, octets in estimate.items() if part not in ("open", "resting", "program"))
+    assert taken <= 1.1 * counted + 100_000
+    assert counted <= 1.1 * taken + 100_000
 
 
 def test_more_clients_than_tuples_is_said_with_the_numbers() -> None:

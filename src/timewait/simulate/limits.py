@@ -161,7 +161,12 @@ def _tuples(scenario: Scenario, knobs: Knobs) -> None:
 
 
 ROW = 64  # octets that a five-tuple takes in the engine
-SPARE = 64 << 20  # compiled code, histograms, interpreter
+PORT = 8 / 32  # a bit for each, 32 to a number
+SLOT = 136  # a connection that is open or being opened
+RESTING = 24  # a port at rest
+BOX = 1 << 20  # a ring of the milliseconds in which TIME_WAITs end
+GROWTH = 2  # what grows doubles
+PROGRAM = 240 << 20  # interpreter, NumPy, numba and its compiled code
 
 
 def memory(scenario: Scenario) -> dict[str, int]:
@@ -169,21 +174,25 @@ def memory(scenario: Scenario) -> dict[str, int]:
     clients = side("clients", scenario.clients.kernel, scenario.clients.sysctls, scenario.clients.hz)
     server = side("server", scenario.server.kernel, scenario.server.sysctls, scenario.server.hz)
     low, high = ports_of(scenario, clients.knobs)
-    addresses, ports = addresses_of(scenario), high - low + 1
+    nat, count = scenario.nat, scenario.clients.count
+    addresses, destinations, boxes = addresses_of(scenario), scenario.server.destinations, scenario.server.boxes
+    tuples = addresses * (high - low + 1) * destinations
+    lists = (scenario.arrivals.process is Process.THINK) + (nat is not None and nat.choice is PortChoice.BLOCKS)
+    queues = 8 if nat is not None and nat.choice is PortChoice.OLDEST else 0
+    rests = nat.rest + 2 * scenario.network.delay if nat is not None else 60.0  # TCP_TIMEWAIT_LEN
     parts = {
-        "clients": 8 * scenario.clients.count,
-        "five-tuples": ROW * addresses * ports * scenario.server.destinations,
-        "ports": addresses * (ports // 8 + 64) * scenario.server.destinations,
-        "records": 16 * addresses * scenario.server.boxes,
-        "open": 160 * max(1024, int(2 * open_at_once(scenario))),
-        "program": SPARE,
+        "clients": 8 * count * (1 + lists),
+        "five-tuples": int(tuples * (ROW + 2 * PORT + queues)),
+        "records": 16 * addresses * boxes + 24 * addresses * destinations,
+        "boxes": BOX * (boxes + 2),
+        "open": SLOT * GROWTH * max(1024, int(open_at_once(scenario))),
+        "resting": RESTING * GROWTH * max(1024, int(min(tuples, rate_of(scenario) * rests))),
+        "program": PROGRAM,
     }
-    if scenario.nat is not None and scenario.nat.choice is PortChoice.OLDEST:
-        parts["ports"] += 4 * addresses * ports * scenario.server.destinations
     if scenario.backend is not None:
         first, last = server.knobs.ip_local_port_range
-        pairs = scenario.server.boxes * scenario.backend.sources * scenario.backend.servers
-        parts["backend"] = pairs * (last - first + 1) * 9
+        pairs = boxes * scenario.backend.sources * scenario.backend.servers
+        parts["backend"] = int(pairs * (last - first + 1) * (ROW + PORT))
     return parts
 
 

@@ -67,7 +67,7 @@ class Clients(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sysctls: Settings = {}
     hz: int = 0  # ticks a second where the clock is jiffies; 0: the kernel row's, 1000
     uptime_low: float = 3600.0  # seconds since boot when the simulation begins, evenly spread between the two:
-    uptime_high: float = 14 * 86400.0  # nobody boots at the same moment; past 24.8 days clocks of 1 ms run in a circle
+    uptime_high: float = 14 * 86400.0  # two weeks; past 24.8 days clocks of 1 ms come round and pass each other
     requests: int = 1  # on one connection
     pause: float = 1.0  # between two requests on one connection
     closing: Closing = Closing.SERVER  # `Connection: close`, what a balancer without keep-alive does

@@ -108,6 +108,8 @@ class KernelStage:
             return self._call(call)
         except OSError as error:
             return errno.errorcode.get(error.errno or 0, str(error))
+        except KeyError:  # closed before
+            return "EBADF"
 
     def _call(self, call: Call) -> str:
         if call.verb in ("listen", "connect"):

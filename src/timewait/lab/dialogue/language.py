@@ -33,7 +33,8 @@ from timewait.tcp.segment import ACK, FIN, PSH, RST, SYN
 MOST_BYTES = 100_000  # of a script; the longest of ours has two thousand
 FLAGS = {"SYN": SYN, "ACK": ACK, "FIN": FIN, "RST": RST, "PSH": PSH}
 VERBS = ("listen", "accept", "connect", "send", "recv", "shutdown", "close", "linger")
-_NUMBERED = {"send": (1, 100_000), "recv": (0, 100_000), "linger": (0, 60)}
+_NUMBERED = {"send": (1, 100_000), "recv": (0, 100_000), "linger": (0, 0)}
+"""Of how much. SO_LINGER with more than 0 s would hold up close() on a real kernel."""
 _HEADERS = ("why", "kernels", "model", "over")
 _ERRNOS = frozenset(errno.errorcode.values())
 _SOCKET = re.compile(r"[a-z][a-z0-9_]{0,15}")

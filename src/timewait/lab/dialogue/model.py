@@ -9,9 +9,10 @@ from timewait.lab.dialogue.play import Played, play
 from timewait.lab.dialogue.script import LISTENER, SERVER_PORT, Call, Script
 from timewait.lab.dialogue.stage import Sent, Shown
 from timewait.tcp.connection import Connection
-from timewait.tcp.host import CallError, Host
+from timewait.tcp.host import Host
 from timewait.tcp.kernels import kernel, knobs
 from timewait.tcp.segment import Segment
+from timewait.tcp.sockets import CallError
 from timewait.tcp.states import State
 
 _BOOTED = 1000.0  # seconds ago, so that no clock stands at 0
@@ -65,6 +66,8 @@ class ModelStage:
             return self._call(call)
         except CallError as error:
             return errno.errorcode[error.errno]
+        except KeyError:  # closed before
+            return "EBADF"
 
     def _call(self, call: Call) -> str:
         host = self._host

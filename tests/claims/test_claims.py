@@ -14,7 +14,7 @@ import pytest
 
 import peers
 from kit.namespace import needs_namespaces
-from kit.run_timewait import SCRIPT as TIMEWAIT
+from kit.run_timewait import SCRIPT
 from timewait.claims import claims
 from timewait.claims.runner import Settings, run_one
 from timewait.verdict import HOLDS, ONLY_IF
@@ -59,7 +59,7 @@ def test_the_other_balancer_can_play_it_too() -> None:
 
 
 def lab_run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TIMEWAIT, "lab", "run", *map(str, words)], capture_output=True, text=True, timeout=100)
+    return subprocess.run([str(SCRIPT), "lab", "run", *map(str, words)], capture_output=True, text=True, timeout=100)
 
 
 def test_json_html_and_captures(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_missing_program_leaves_the_other_claims_running(tmp_path: Path) -> No
         "sys.argv = ['timewait', 'lab', 'run', 'layer4-passes', 'wrap', '--json']\n"
         "from timewait.cli import main; main()\n"
     )
-    python = Path(TIMEWAIT).with_name("python")
+    python = SCRIPT.with_name("python")
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=60)
     rows = {row["claim"]: row for row in json.loads(done.stdout)}
     assert done.returncode == 3
@@ -126,7 +126,7 @@ def test_a_missing_program_leaves_the_other_claims_running(tmp_path: Path) -> No
 
 
 def test_ctrl_c_keeps_what_was_done() -> None:
-    command = [TIMEWAIT, "lab", "run", "wrap", "port-wall", "--json"]
+    command = [str(SCRIPT), "lab", "run", "wrap", "port-wall", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None and process.stdout is not None
         assert "wrap holds" in process.stderr.readline()

@@ -16,7 +16,7 @@ from timewait.claims.places import pair
 from timewait.claims.runner import Settings, run, run_one
 from timewait.claims.source_ports import wall
 from timewait.claims.stage import Stage
-from timewait.lab import topologies
+from timewait.lab import ForbiddenError, topologies
 from timewait.plan import Closing
 from timewait.verdict import Outcome, Result, exactly
 
@@ -124,6 +124,20 @@ def test_an_experiment_that_fails_says_how() -> None:
     result = play(experiment)
     assert result.verdict == "inconclusive"
     assert "KeyError: 'a reason' (experiment, line" in result.why
+
+
+def test_a_machine_that_forbids_namespaces_is_told_once_and_is_no_matter_of_a_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusal = ForbiddenError("this machine allows no user namespaces", "user.max_user_namespaces=0", "allow it")
+
+    def forbidden() -> None:
+        raise refusal
+
+    monkeypatch.setattr("timewait.claims.runner.enter", forbidden)
+    with pytest.raises(ForbiddenError) as told:
+        play(lambda stage: Outcome(measures=()))
+    assert str(told.value) == str(refusal)
 
 
 def test_an_experiment_without_a_measurement_has_no_verdict() -> None:

@@ -40,7 +40,7 @@ def kernel(name: str) -> Kernel:
             return row
     found = _distribution(word) or _same_series(parse_release(word))
     if not found:
-        raise UnknownKernelError(f"kernel {name!r}: no rules were read for it; nearest: {', '.join(_nearest(word))}")
+        raise UnknownKernelError(f"kernel {name!r}: no rules were read for it; {_nearest(word)}")
     return found[-1]
 
 
@@ -68,17 +68,18 @@ def _mainline() -> list[Kernel]:
     return [row for row in KERNELS if not row.name.startswith("el")]
 
 
-def _nearest(word: str) -> list[str]:
+def _nearest(word: str) -> str:
+    """ "nearest: 5.4, 5.10"; every name where the word is like none."""
     import difflib
 
-    release = parse_release(word)
+    release, names = parse_release(word), [row.name for row in KERNELS]
     if release > (0, 0, 0):
         rows = _mainline()
         below = [row.name for row in rows if row.release < release][-1:]
-        above = [row.name for row in rows if row.release > release][:1]
-        return below + above
-    names = [row.name for row in KERNELS]
-    return difflib.get_close_matches(word, names, n=3, cutoff=0.3) or names
+        near = below + [row.name for row in rows if row.release > release][:1]
+    else:
+        near = difflib.get_close_matches(word, names, n=3, cutoff=0.3)
+    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(names)}"
 
 
 def running(text: str) -> Kernel:

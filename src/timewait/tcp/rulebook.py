@@ -114,8 +114,8 @@ RULES: dict[int, Rule] = {
         "tcp_tw_recycle: it has no timestamp, and a connection from this address left one less than 60 s ago",
         *_REQUEST,
     ),
-    RECYCLE_GONE: Rule("this kernel has no tcp_tw_recycle", *_REQUEST),
-    RECYCLE_OFF: Rule("tcp_tw_recycle is off", *_REQUEST),
+    RECYCLE_GONE: Rule("nothing is against it: this kernel has no tcp_tw_recycle", *_REQUEST),
+    RECYCLE_OFF: Rule("nothing is against it: tcp_tw_recycle is off", *_REQUEST),
     RECYCLE_IPV6: Rule(
         "tcp_tw_recycle of this kernel knows IPv4 only", "tcp_v6_conn_request()", "net/ipv6/tcp_ipv6.c"
     ),

@@ -132,7 +132,8 @@ class _Player:
             yield Line(number, text, came, "the host sent what no line expects")
 
     def _written(self, sent: Sent) -> str:
-        text = written(sent.segment, self._base.get(sent.port, 0))
+        fresh = sent.segment.seq if sent.segment.flags & SYN else 0
+        text = written(sent.segment, self._base.get(sent.port, fresh))
         return text if sent.port == self._port else f"{text} port={sent.port}"
 
     # What happens.

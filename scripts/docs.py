@@ -1,4 +1,4 @@
-"""Writes what the docs say about the program from the program itself: docs/cli.md, docs/findings.md, README's output.
+"""Writes what the docs say about the program from the program itself: docs/*.md, README's output.
 
 `make docs` runs it. `--check` writes nothing and fails when a page differs; `--no-demo` leaves the README's output as
 it is (the demo takes a quarter of a minute, and its figures differ from machine to machine).
@@ -17,6 +17,8 @@ import typer
 
 from timewait.cli import app, commands
 from timewait.diagnose import catalogue, exit_codes
+from timewait.tcp import Linux, Record
+from timewait.tcp.tables import Table, tables
 
 TOP = Path(__file__).resolve().parent.parent
 TIMEWAIT = str(Path(sys.executable).with_name("timewait"))
@@ -25,7 +27,7 @@ PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LANG": "C.UTF-8"}
 
 
 def main(words: list[str]) -> int:
-    pages = {"docs/cli.md": cli_page(), "docs/findings.md": findings_page()}
+    pages = {"docs/cli.md": cli_page(), "docs/findings.md": findings_page(), "docs/rules.md": rules_page()}
     if "--check" in words:
         stale = [name for name, text in pages.items() if _now(name) != text]
         for name in stale:
@@ -95,6 +97,35 @@ its evidence, the remedies and what each would bring on this host, and what peop
 the ids are a contract: they appear in `--json`, in saved runs and in scripts. A healthy run has none. What another
 finding already explains is left out."""
 EXIT_CODES = "A script can tell from the exit code whose fault a failure was."
+
+
+def rules_page() -> str:
+    """What kernels decide, one table per decision."""
+    example = "\n".join(f">>> {line}" for line in EXAMPLE)
+    answer = Linux("2.6.32", tcp_tw_recycle=1).syn(tsval=99_998, record=Record(100_000, 1000), now=1059)
+    # The blank line ends what doctest expects; tests/tcp/test_tcp_tables.py runs the page.
+    parts = ["# Rules", RULES, f"```pycon\n{example}\n{answer}\n\n```", RULES_COMMAND]
+    for table in tables():
+        parts += [f"## {table.title}", table.intro, _markdown(table)]
+        parts += [f"Read in {table.source}."] if table.source else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    rows = [table.headings, tuple("---" for _ in table.headings), *table.rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+EXAMPLE = (
+    "from timewait.tcp import Linux, Record",
+    'server = Linux("2.6.32", tcp_tw_recycle=1)',
+    "print(server.syn(tsval=99_998, record=Record(ts=100_000, stamp=1000), now=1059))",
+)
+RULES = """Written by `make docs` from the functions in `src/timewait/tcp`, which decide for the lab, the diagnosis
+and these tables alike. What a version does was read in the sources of exactly that version; those that decide alike
+share a column. A version in between decides as one of its neighbours, or partly as each. Three lines ask a question:"""
+RULES_COMMAND = """The command line asks the same: `timewait rules syn --kernel 2.6.32 --set tcp_tw_recycle=1 --record
+ts=100000,stamp=1000 --now 1059 --tsval 99998`; `timewait rules --help` names the other questions."""
 
 
 if __name__ == "__main__":

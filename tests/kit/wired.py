@@ -331,6 +331,13 @@ def killed() -> None:
         tell(died=network.died(), passed=min(wire.counts().passed))
 
 
+def waiting() -> None:
+    """Prints the process of a wire, and stays until it is killed."""
+    with pair() as (_, _, _, wire):
+        print(wire.pid, flush=True)
+        time.sleep(100)
+
+
 def unplugged() -> None:
     """A host's interface is deleted: the wire ends by itself."""
     with pair() as (network, client, balancer, wire):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import peers
-from kit.labs import USERS, python
+from kit.labs import ENVIRONMENT, USERS, python
 from kit.namespace import needs_namespaces
 from kit.wired import captured
 from timewait.lab import frames
@@ -142,6 +146,18 @@ def test_killed_it_takes_both_interfaces_along_and_the_network_says_so() -> None
     told = scene("killed()")
     assert told["passed"] > 1
     assert told["died"] == ["the wire between client and balancer was ended by SIGKILL"]
+
+
+def test_it_dies_with_its_parent_also_by_kill_9() -> None:
+    needs_namespaces()
+    code = "from kit import wired\nwired.waiting()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as parent:
+        assert parent.stdout is not None
+        wire = os.pidfd_open(int(parent.stdout.readline()))
+        assert not select.select([wire], [], [], 0)[0]
+        parent.kill()
+    assert select.select([wire], [], [], 20)[0]
+    os.close(wire)
 
 
 def test_an_unplugged_host_ends_it() -> None:

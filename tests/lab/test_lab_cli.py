@@ -23,6 +23,7 @@ from kit.namespace import needs_namespaces
 from kit.run_timewait import BAD_USAGE, MACHINE, SCRIPT, timewait
 from timewait.cli.lab.draw import draw
 from timewait.lab import topologies
+from timewait.lab.wire.spec import RESETS, End, OldKernel, WireSpec
 
 
 @contextmanager
@@ -98,11 +99,32 @@ def test_show_draws_boxes_joined_by_lines_where_there_is_room_and_a_list_where_n
     assert plain.isascii() and b"+------" in plain
 
 
+def test_a_drawing_says_what_wires_do() -> None:
+    old = WireSpec(b=End(kernel=OldKernel("2.6.32", {"tcp_tw_recycle": 1})), loss=0.01, drop=(RESETS,))
+    for ascii_only, sign in ((False, "◇"), (True, "*")):
+        drawn = draw(topologies.direct().wired("client", "balancer", old), 200, ascii_only=ascii_only)
+        assert f"{sign} wire client - balancer: loses 1.00%; balancer drops SYNs as 2.6.32 does with " in drawn
+        assert "tcp_tw_recycle=1; drops resets" in drawn
+        assert drawn.count(sign) == 2  # on the link, and beside its words
+
+
+def test_where_namespaces_are_forbidden_the_setting_and_sudo_are_named() -> None:
+    """A real refusal: no further namespace is allowed below a user namespace of our own."""
+    needs_namespaces()
+    forbid = 'for kind in user net; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done; exec "$@"'
+    for words in (["up", "direct"], ["run", "wrap"]):
+        command = ["unshare", "-Ur", "sh", "-c", forbid, "sh", str(SCRIPT), "lab", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        assert done.returncode == MACHINE
+        assert "max_net_namespaces=0" in done.stderr or "max_user_namespaces=0" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_what_show_writes_up_can_read(tmp_path: Any) -> None:
     shown = timewait("lab", "show", "direct", "--json")
     file = tmp_path / "own.json"
     file.write_text(shown.stdout.replace('"wire": null', '"wire": {"delay": 0.03}'))
-    assert "wire client - balancer: delay=0.03" in timewait("lab", "show", file).stdout
+    assert "wire client - balancer: 30 ms each way" in timewait("lab", "show", file).stdout
     with up(str(file), "--balancer", "own") as (process, lab):
         assert lab["name"] == f"direct-{process.pid}"
         asked = "import socket, time\nbefore = time.monotonic()\nsocket.create_connection(('balancer', 80))\n"
@@ -157,7 +179,7 @@ def test_ctrl_c_ends_a_lab_that_told_how_to_use_it() -> None:
     shown = at_terminal(
         [str(SCRIPT), "lab", "up", "direct", "--balancer", "own"], 80, type="\x03", until="Ctrl-C ends it"
     )
-    assert "timewait lab shell client" in shown and "--in client http://10.0.0.1/" in shown
+    assert "timewait lab shell client" in shown and "--in client http://balancer/" in shown
     name = re.findall(r"^(direct-\d+) is up", shown, re.MULTILINE)[0]
     assert name not in timewait("lab", "list").stdout
     assert "Traceback" not in shown

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import typer
 
+from dialogue_page import dialogues_page
 from timewait.cli import app, commands
 from timewait.diagnose import catalogue, exit_codes
 from timewait.tcp import Linux, Record
@@ -28,6 +29,7 @@ PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LANG": "C.UTF-8"}
 
 def main(words: list[str]) -> int:
     pages = {"docs/cli.md": cli_page(), "docs/findings.md": findings_page(), "docs/rules.md": rules_page()}
+    pages["docs/dialogues.md"] = dialogues_page(TOP)
     if "--check" in words:
         stale = [name for name, text in pages.items() if _now(name) != text]
         for name in stale:
@@ -123,7 +125,7 @@ EXAMPLE = (
 )
 RULES = """Written by `make docs` from the functions in `src/timewait/tcp`, which decide for the lab, the diagnosis
 and these tables alike. What a version does was read in the sources of exactly that version; those that decide alike
-share a column. A version in between decides as one of its neighbours, or partly as each. Three lines ask a question:"""
+share a column. A version in between decides as one of its neighbours, or partly as each. Three lines ask one:"""
 RULES_COMMAND = """The command line asks the same: `timewait rules syn --kernel 2.6.32 --set tcp_tw_recycle=1 --record
 ts=100000,stamp=1000 --now 1059 --tsval 99998`; `timewait rules --help` names the other questions."""
 

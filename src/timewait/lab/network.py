@@ -89,7 +89,7 @@ class LabHost:
     ) -> list[Server]:  # fmt: skip
         """Starts the lab's `Server` on every address, or on one: one for each family, IPv4 first."""
         servers = []
-        for one in [address] if address else ["0.0.0.0", "::"] if _has_ipv6() else ["0.0.0.0"]:
+        for one in [address] if address else ["0.0.0.0", "::"] if links.has_ipv6() else ["0.0.0.0"]:
             with self.entered():
                 server = Server(one, port, body, sized=sized)
             self._ended.callback(server.stop)
@@ -144,9 +144,7 @@ def build(topology: Topology) -> Iterator[Network]:
         sockets: dict[str, IPRoute] = {}
         for host in topology.hosts:
             namespace = stack.enter_context(Namespace(host.name))
-            addresses = [address.partition("/")[0] for end in topology.ends(host.name) for address in end.addresses]
-            addresses.sort(key=lambda address: ":" in address)
-            lab_host = LabHost(host, namespace, addresses)
+            lab_host = LabHost(host, namespace, _addresses(topology, host.name))
             network.hosts[host.name] = lab_host
             stack.callback(lab_host.close)
         with ExitStack() as while_building:
@@ -160,6 +158,13 @@ def build(topology: Topology) -> Iterator[Network]:
             for host in topology.hosts:
                 _configure(network[host.name], sockets[host.name])
         yield network
+
+
+def _addresses(topology: Topology, host: str) -> list[str]:
+    """Without prefix length, IPv4 first."""
+    found = [address.partition("/")[0] for end in topology.ends(host) for address in end.addresses]
+    four, six = ([address for address in found if sign in address] for sign in ".:")
+    return four + (six if links.has_ipv6() else [])
 
 
 def _wire(network: Network, link: Link, spec: WireSpec) -> Wire:
@@ -184,7 +189,7 @@ def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
         index = netlink.link_lookup(ifname=end.interface)[0]
         for address in end.addresses:
             interface = ipaddress.ip_interface(address)
-            if interface.version == 6 and not _has_ipv6():
+            if interface.version == 6 and not links.has_ipv6():
                 continue
             flags = {"flags": links.IFA_F_NODAD} if interface.version == 6 else {}
             netlink.addr(
@@ -194,7 +199,7 @@ def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
 
 def _configure(host: LabHost, netlink: IPRoute) -> None:
     for route in host.host.routes:
-        if ":" not in route.via or _has_ipv6():
+        if ":" not in route.via or links.has_ipv6():
             netlink.route("add", dst=route.network, gateway=route.via)
     forwards = host.host.nat is not None or host.host.forward is not None
     wishes = {**(_FORWARDING if forwards else {}), **host.host.sysctls}
@@ -209,7 +214,7 @@ def _set(host: LabHost, name: str, value: str) -> None:
     try:
         host.set_sysctl(name, value)
     except FileNotFoundError:
-        if name.startswith("net.ipv6.") and not _has_ipv6():
+        if name.startswith("net.ipv6.") and not links.has_ipv6():
             return
         with host.entered():
             known = [one.name for one in Path("/proc/sys", *name.split(".")[:-1]).glob("*")]
@@ -218,10 +223,6 @@ def _set(host: LabHost, name: str, value: str) -> None:
         raise TopologyError(f"{host.name!r}: this kernel ({os.uname().release}) has no sysctl {name}{hint}") from None
     except OSError as error:
         raise TopologyError(f"{host.name!r}: the kernel refuses {name}={value}: {error.strerror}") from None
-
-
-def _has_ipv6() -> bool:
-    return Path("/proc/sys/net/ipv6").exists()
 
 
 def _server_died(host: str, server: Server) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from timewait.lab import mounts
+from timewait.lab import links, mounts
 from timewait.lab.processes import Process, ProgramError, find
 
 if TYPE_CHECKING:
@@ -232,9 +232,7 @@ def _haproxy_servers(settings: Settings) -> list[str]:
 
 def _listening() -> list[str]:
     """Every address, a socket for each family, so that an IPv4 connection counts as one."""
-    if not Path("/proc/sys/net/ipv6").exists():
-        return ["0.0.0.0"]
-    return ["0.0.0.0", "[::]"]
+    return ["0.0.0.0", *(["[::]"] if links.has_ipv6() else [])]
 
 
 def _open_files() -> int:

@@ -83,19 +83,17 @@ def _nearest(word: str) -> str:
 
 
 def running(text: str) -> Kernel:
-    """The row that stands for `uname -r`: the last one not newer, with what is known to have changed since.
-
-    The newest where the text says nothing.
+    """The row that stands for `uname -r`: that of its series, or else the last one before it, with what is known to
+    have changed since. The newest where the text says nothing.
     """
-    marked = _distribution(text)
-    if marked:
-        return marked[0]
     release = parse_release(text)
     if release == (0, 0, 0):
         return KERNELS[-1]
-    older = [row for row in _mainline() if row.release[:2] <= release[:2]]
-    same = [row for row in older if row.release[:2] < release[:2] or row.release <= release]
-    return _changed_since((same or older or [KERNELS[0]])[-1], release)
+    found = _distribution(text) or _same_series(release)
+    if found:
+        return found[-1]
+    older = [row for row in _mainline() if row.release <= release]
+    return _changed_since((older or [KERNELS[0]])[-1], release)
 
 
 def _changed_since(row: Kernel, release: Release) -> Kernel:
@@ -103,7 +101,7 @@ def _changed_since(row: Kernel, release: Release) -> Kernel:
     for since, rules, defaults in CHANGES:
         if row.release[:2] < since <= release[:2]:
             row = row._replace(rules=row.rules._replace(**rules), defaults=row.defaults._replace(**defaults))
-    return row if release <= row.release else row._replace(release=release)
+    return row._replace(release=max(release, row.release))
 
 
 def has_knob(row: Kernel, name: str) -> bool:

@@ -424,3 +424,58 @@ def beside(limit: int = 0) -> None:
         for recorder in recorders:
             recorder.stop()
         tell(errors=[one.error for one in recorders], frames=[one.frames for one in recorders])
+
+
+def echoes() -> None:
+    """What the wire remembers of a real client against what the host's last segment to it echoed.
+
+    After each connection two SYNs of the same address, 2^31 ticks apart: one of them is older than the record.
+    """
+    path = sys.argv[1]
+    with (
+        pair(b=End(kernel=RECYCLE), a=End(clock_shift=-500_000), pcap=path) as (_, client, balancer, wire),
+        listen(balancer) as listener,
+    ):
+        client.set_sysctl("net.ipv4.tcp_timestamps", "2")  # one clock for all connections
+        with client.entered():
+            door = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        door.bind(("eth0", 0))
+        for number, size in enumerate(range(10_000, 20_000, 1000)):
+            near, far = connected(client, listener)
+            assert moved(near, far, b"x" * size) and moved(far, near, b"y" * size)
+            far.close()
+            assert near.recv(1) == b""
+            near.close()
+            settle(wire, lambda number=number: wire.counts().records[1] > number)  # type: ignore[misc]
+            [syn, *_] = [text for _, text in captured(path) if _flags(text) == SYN]
+            for half in (0, 2**31):
+                door.send(_other_syn(syn, 20_000 + number, half))
+            settle(wire, lambda number=number: len(wire.events()) > number)  # type: ignore[misc]
+        heard = [packet.tsecr for packet in _last(captured(path)).values()]
+        tell(remembered=[event.record_ts for event in wire.events()], heard=heard)
+
+
+def _flags(text: bytes) -> int:
+    packet = frames.parse(text)
+    return packet.flags if packet else 0
+
+
+def _other_syn(syn: bytes, port: int, tsval: int) -> bytearray:
+    """The same SYN from another port and with another timestamp."""
+    text = bytearray(syn)
+    packet = frames.parse(text)
+    assert packet is not None
+    text[packet.tcp : packet.tcp + 2] = port.to_bytes(2, "big")
+    frames.set_timestamps(text, packet, tsval, 0)
+    frames.seal(text, packet)
+    return text
+
+
+def _last(recorded: list[tuple[int, bytes]]) -> dict[int, frames.Packet]:
+    """The host's last segment with timestamps to each port, its answers to SYNs left out."""
+    found = {}
+    for _, text in recorded:
+        packet = frames.parse(text)
+        if packet and packet.source_port == PORT and not packet.flags & SYN and packet.has_ts:
+            found[packet.target_port] = packet
+    return found

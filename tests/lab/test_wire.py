@@ -121,6 +121,12 @@ def test_a_syn_that_meets_a_time_wait_is_left_to_it() -> None:
     assert told["counters"] == {"PAWSEstab": 1, "PAWSPassive": 1}
 
 
+def test_what_it_remembers_is_what_the_host_itself_echoed_last(tmp_path: Path) -> None:
+    told = scene("echoes()", str(tmp_path / "wire.pcap"))
+    assert len(told["remembered"]) == 10
+    assert set(told["remembered"]) <= set(told["heard"])
+
+
 def test_a_host_that_closes_second_remembers_nothing() -> None:
     assert scene("passive()") == {"passes": True, "records": [0, 0]}
 

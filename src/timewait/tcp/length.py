@@ -19,7 +19,8 @@ from timewait.tcp.timewait import TCP_TIMEWAIT_LEN
 RECYCLE_SLOTS = 32  # INET_TWDR_RECYCLE_SLOTS, the fast wheel
 TWKILL_SLOTS = 8  # INET_TWDR_TWKILL_SLOTS, the slow one
 TWKILL_PERIOD = TCP_TIMEWAIT_LEN // TWKILL_SLOTS  # ms: 7.5 s
-WHEEL_LEVELS, LEVEL_SIZE = 9, 64  # kernel/time/timer.c
+LEVEL_SIZE = 64  # slots of a level, kernel/time/timer.c
+COARSEST = 8**8  # jiffies a slot of the last level is wide
 
 
 class Ending(NamedTuple):
@@ -107,8 +108,9 @@ def ends(rules: Rules, timeout_ms: int) -> Ending:
     counter = counters.TW_KILLED if timeout_ms <= 4000 else counters.TW
     late = timeout_ms
     if rules.timer != EXACT_TIMER:
-        ticks = jiffies(timeout_ms, rules.hz)
-        late = in_ms(ticks + granularity(ticks), rules.hz)
+        hz = rules.hz
+        ticks = -(-timeout_ms * hz // 1000)
+        late = -(-(ticks + granularity(ticks)) * 1000 // hz)
     return Ending(timeout_ms, late, counter, timeout_ms, late)
 
 
@@ -131,10 +133,10 @@ def _wheels(timeout_ms: int, hz: int) -> Ending:
 
 def recycle_tick(hz: int) -> int:
     """INET_TWDR_RECYCLE_TICK, the power of two of jiffies in a slot of the fast wheel: 128 ms at 1000 and 250 HZ."""
-    bits = 5
-    while bits < 12 and hz > 1 << bits:
-        bits += 1
-    return bits + 2 - 5
+    tick, reach = 2, 32
+    while tick < 9 and hz > reach:
+        tick, reach = tick + 1, reach * 2
+    return tick
 
 
 def granularity(ticks: int) -> int:
@@ -143,7 +145,7 @@ def granularity(ticks: int) -> int:
     `calc_wheel_index()`, kernel/time/timer.c.
     """
     step, reach = 1, LEVEL_SIZE - 1
-    while ticks >= reach and step < 8 ** (WHEEL_LEVELS - 1):
+    while ticks >= reach and step < COARSEST:
         step, reach = step * 8, reach * 8
     return step
 

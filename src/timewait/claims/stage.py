@@ -19,10 +19,11 @@ from timewait.histogram import quantiles
 from timewait.lab.processes import MissingProgramError, ProgramError
 from timewait.lab.programs import BALANCERS, Settings
 from timewait.observe.counters import moved, read_counters
-from timewait.observe.sock_diag import SockDiag, State, held_at, toward
+from timewait.observe.sock_diag import SockDiag, held_at, toward
 from timewait.plan import Closing, Plan, Ports, Rate, RateUnit, parse_url
 from timewait.run import Run, Snapshot, Tick
 from timewait.tcp.kernels import Kernel, running
+from timewait.tcp.states import State
 from timewait.tcp.syn import Schedule, schedule
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from timewait.cli.consoles import quiet_pipe
 from timewait.cli.lab import lab
+from timewait.cli.pipes import quiet_pipe
 
 
 @lab.command("list")

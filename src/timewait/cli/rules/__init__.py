@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from timewait.cli import USAGE, app
-from timewait.cli.consoles import quiet_pipe
+from timewait.cli.pipes import quiet_pipe
 
 if TYPE_CHECKING:
     from timewait.tcp import Linux, Told

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from timewait.cli import USAGE
-from timewait.cli.consoles import quiet_pipe
+from timewait.cli.pipes import quiet_pipe
 from timewait.cli.rules import AsJson, rules
 
 if TYPE_CHECKING:

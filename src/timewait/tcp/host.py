@@ -3,6 +3,9 @@
 Pure: segments and calls in, with the time; segments, counters and the next deadline out. It has one peer, which may
 have any number of ports. What it does with a segment is decided by the functions of this room, for the kernel and
 the sysctls it was given; `timewait.lab.dialogue` plays the same scripts on it and on a real kernel.
+
+Timers end when they should: how late the wheels of a version are is told by `length`. What `connection` leaves out is
+left out here too.
 """
 
 from __future__ import annotations

@@ -79,14 +79,17 @@ def installed(program: str) -> bool:
 
 def benchmarks() -> dict[str, Callable[[Settings], Result]]:
     """All of them by name; imported late, since NumPy starts threads and those may not change their namespace."""
+    from bench.lab import lab
     from bench.memory import memory
     from bench.ports import ports
+    from bench.rules import rules
     from bench.schedule import schedule
     from bench.small import counting, start
     from bench.speed import connections, https, kept
     from bench.watching import watching
+    from bench.wire import wire
 
-    found = (connections, ports, kept, https, memory, watching, schedule, counting, start)
+    found = (connections, ports, kept, https, memory, watching, schedule, counting, start, wire, lab, rules)
     return dict(zip(table.ORDER, found, strict=True))
 
 

@@ -10,7 +10,20 @@ import msgspec
 
 from bench.figures import Figure, Result, Values
 
-ORDER = ("connections", "ports", "kept", "https", "memory", "watching", "schedule", "counting", "help")
+ORDER = (
+    "connections",
+    "ports",
+    "kept",
+    "https",
+    "memory",
+    "watching",
+    "schedule",
+    "counting",
+    "help",
+    "wire",
+    "lab",
+    "rules",
+)
 
 _HEAD = """# Figures
 

@@ -79,6 +79,7 @@ def installed(program: str) -> bool:
 
 def benchmarks() -> dict[str, Callable[[Settings], Result]]:
     """All of them by name; imported late, since NumPy starts threads and those may not change their namespace."""
+    from bench.claims import claims
     from bench.lab import lab
     from bench.memory import memory
     from bench.ports import ports
@@ -89,7 +90,9 @@ def benchmarks() -> dict[str, Callable[[Settings], Result]]:
     from bench.watching import watching
     from bench.wire import wire
 
-    found = (connections, ports, kept, https, memory, watching, schedule, counting, start, wire, lab, rules)
+    found = (
+        connections, ports, kept, https, memory, watching, schedule, counting, start, wire, lab, rules, claims,
+    )  # fmt: skip
     return dict(zip(table.ORDER, found, strict=True))
 
 

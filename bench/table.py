@@ -23,6 +23,7 @@ ORDER = (
     "wire",
     "lab",
     "rules",
+    "claims",
 )
 
 _HEAD = """# Figures

@@ -110,6 +110,21 @@ def test_a_connection_in_syn_recv(segment: Segment, action: Action, counted: tup
     assert (Action(judged.action), set(counters.names(judged.counters))) == (action, set(counted))
 
 
+@pytest.mark.parametrize(
+    ("tsecr", "fits"),
+    [(699, False), (700, True), (703, True), (704, False), (0, True), (700 + 2**31, False)],
+)
+@pytest.mark.parametrize("shift", [0, 2**32 - 702])  # across the wrap as well
+def test_what_answers_a_syn_ack_echoes_one_since_6_15(tsecr: int, fits: bool, shift: int) -> None:
+    """tcp_check_req(), snt_tsval_first and snt_tsval_last; 0 echoes nothing."""
+    request = ASKED._replace(first_tsval=(700 + shift) % 2**32, last_tsval=(703 + shift) % 2**32)
+    segment = seg(5000, ACK)._replace(tsecr=(tsecr + shift) % 2**32 if tsecr else 0)
+    assert asked("6.14", segment, request).action == A.ACCEPT
+    judged = asked("6.18", segment, request)
+    expected = (A.ACCEPT, ()) if fits else (A.ACK, ("TSEcrRejected",))
+    assert (judged.action, counters.names(judged.counters)) == expected
+
+
 def test_answers_in_syn_recv_are_limited_since_4_9_and_the_syn_ack_since_el7() -> None:
     just = ASKED._replace(last_ack_ms=NOW_MS - 1)
     assert [asked(name, seg(4999, SYN), just).action for name in ("3.10", "el7", "6.18")] == [

@@ -207,6 +207,9 @@ class Host:
         request, world = waiting.request, self.world
         ts = request.ts if request.has_ts else None
         world.emit(local, remote, request.snt_isn, request.rcv_isn + 1, SYN | ACK, ts)
+        sent = world.out[-1][2].tsval
+        first = request.first_tsval if waiting.timer.due_ms else sent
+        waiting.request = request._replace(first_tsval=first, last_tsval=sent)
         wait = world.kernel.rules.syn_rto_ms << waiting.timer.count
         waiting.timer.due_ms = world.now_ms + wait
 

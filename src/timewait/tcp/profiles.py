@@ -67,6 +67,7 @@ class Rules(NamedTuple):
     ts_in_ms: bool = True  # 1 ms ticks; otherwise jiffies
     ts_offset: int = PER_ADDRESSES
     knows_usec_ts: bool = False  # the route feature tcp_usec_ts
+    checks_echo: bool = False  # what answers a SYN-ACK must echo a timestamp of one: tcp_check_req()
     # SYNs that get no answer: tcp_retransmit_timer(), tcp_rcv_synsent_state_process()
     syn_rto_ms: int = 1000
     ack_must_be_next: bool = False  # only an ACK of exactly our SYN is acceptable
@@ -171,7 +172,7 @@ _6_12 = _6_6._replace(
     knows_usec_ts=True,
 )
 _6_14 = _6_12._replace(reuse_age=DELAY, old_ack_counter=counters.PAWS_OLD_ACK)
-_6_18 = _6_14._replace(tw_paws_counter=counters.PAWS_TIMEWAIT, ts_offset=PER_TUPLE)
+_6_18 = _6_14._replace(tw_paws_counter=counters.PAWS_TIMEWAIT, ts_offset=PER_TUPLE, checks_echo=True)
 
 _K_2_6_32 = Knobs(tcp_syn_retries=5, ip_local_port_range=_OLD_PORTS)
 _K_4_19 = Knobs(tcp_tw_reuse=2)
@@ -209,6 +210,7 @@ CHANGES: tuple[tuple[tuple[int, int], dict[str, Any], dict[str, Any]], ...] = (
     ((5, 6), {"fast_syn_resend": True}, {}),
     ((6, 5), {}, {"tcp_syn_linear_timeouts": 4}),
     ((6, 7), {"paws_wrap_s": INT_MAX_US, "knows_usec_ts": True}, {}),
+    ((6, 15), {"checks_echo": True}, {}),
     ((6, 16), {"tw_paws_counter": counters.PAWS_TIMEWAIT}, {}),
 )
 """What changed between the rows, for a running kernel that has no row: release, rules, defaults. These are from the

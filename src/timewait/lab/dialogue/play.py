@@ -28,7 +28,7 @@ from timewait.lab.dialogue.script import (
     Wait,
 )
 from timewait.lab.dialogue.stage import Sent, Stage
-from timewait.tcp.segment import ACK, FIN, PSH, RST, SYN, Segment, u32
+from timewait.tcp.segment import ACK, FIN, PSH, RST, SYN, Segment, end_seq, u32
 
 _JIFFIES = 0.02  # two jiffies at HZ=100, the coarsest kernel: a timer is set and shown in jiffies
 _LATE = 0.1  # seconds behind the script's clock from which a real kernel's timers may have run out meanwhile
@@ -143,7 +143,8 @@ class _Player:
         came, differs = self._do(step)
         self._pending.extend(self._stage.sent())
         for sent in self._pending:
-            if sent.segment.has_ts:
+            # A bare ACK is not echoed: one may answer a SYN, which no real peer would go on from.
+            if sent.segment.has_ts and end_seq(sent.segment) != sent.segment.seq:
                 self._tsval[sent.port] = sent.segment.tsval
         if isinstance(step, Wait):
             self._at += step.seconds

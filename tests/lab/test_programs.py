@@ -123,9 +123,7 @@ for resets in (False, True):
     )
     plain, resetting = map(int, told)
     assert plain == 20
-    assert (
-        resetting < 20
-    )  # a client that answers the FIN before the RST goes out is in time for TIME_WAIT
+    assert resetting < 20  # a client that answers the FIN before the RST goes out is in time for TIME_WAIT
 
 
 @pytest.mark.parametrize(

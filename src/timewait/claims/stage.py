@@ -133,7 +133,8 @@ class Stage:
         connect_timeout: float = 5.0, sources: tuple[str, ...] = (), say: str = "",
     ) -> Run:  # fmt: skip
         """Drives connections from a host and returns the record. `rate` in new connections a second (open loop),
-        else `at_once` connections in the closed loop; `count` in requests; `seconds` ends it."""
+        else `at_once` connections in the closed loop; `count` in requests; `seconds` ends it. Raises
+        InconclusiveError when a process of the load has died: the others' counts are not those of this load."""
         wish = Plan(
             requests_list=(parse_url(url),), closing=closing, requests=count, duration=seconds, connections=at_once,
             rate=Rate(rate, RateUnit.CONNECTIONS) if rate else None, requests_per_connection=per_connection,
@@ -146,7 +147,10 @@ class Stage:
 
         self._say(told)
         with host.entered():
-            return experiment.stress(wish, experiment.Listener(on_tick=on_tick, signals=False))
+            run = experiment.stress(wish, experiment.Listener(on_tick=on_tick, signals=False))
+        if run.lost_workers:
+            raise InconclusiveError(f"the load from {host.name} lost a process: {run.notes[0]}")
+        return run
 
     def time_wait(self, host: LabHost, *, to: Target | None = None, at: Target | None = None) -> int:
         """Sockets a host holds in TIME_WAIT: toward a destination, at an address of its own, or all."""

@@ -109,6 +109,10 @@ def test_lengths() -> None:
     assert Linux("6.18").length().counted == "when it begins"
     assert Linux("6.18", tcp_fin_timeout=5).length(fin_wait2=True).nominal_seconds == 5
     assert Linux("6.18").length(fin_wait2=True, linger2=3, rto=1.0).nominal_seconds == 3.5
+    assert Linux("4.1", tcp_fin_timeout=70).length(fin_wait2=True).seconds == (20, 20)  # tcp_keepalive_timer()
+    assert Linux("4.1", tcp_fin_timeout=120).length(fin_wait2=True).seconds == (120, 120)
+    assert Linux("6.18", tcp_fin_timeout=61).length(fin_wait2=True).seconds == (2, 2.128)
+    assert Linux("2.6.32", tcp_fin_timeout=70).length(fin_wait2=True).seconds == (25, 32.5)  # 10 s, 7.5 s slots
 
 
 def test_what_is_unknown_is_refused() -> None:

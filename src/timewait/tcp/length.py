@@ -33,6 +33,15 @@ class Ending(NamedTuple):
     busy_high_ms: int
 
 
+class Orphan(NamedTuple):
+    """How an orphan spends its FIN_WAIT2, ms: first as a full socket, whose timer fires between `full_ms` and
+    `late_ms`, then as a TIME_WAIT socket of this substate."""
+
+    full_ms: int
+    late_ms: int
+    time_wait_ms: int
+
+
 class Length(NamedTuple):
     """How long a TIME_WAIT lasts."""
 
@@ -77,6 +86,15 @@ def fin_time(knobs: Knobs, rto_ms: int, linger2_s: int, hz: int) -> int:
     return max(wanted, short(rto_ms, hz))
 
 
+def orphan(rules: Rules, wait_ms: int) -> Orphan:
+    """What becomes of the wait of `fin_time`. Up to 60 s are a TIME_WAIT socket's, at once. What exceeds them is a
+    full socket's, and `tcp_keepalive_timer()` then makes a TIME_WAIT of it for the same time once more."""
+    more = wait_ms - TCP_TIMEWAIT_LEN
+    if more <= 0:
+        return Orphan(0, 0, wait_ms)
+    return Orphan(more, _late(rules, more), more)
+
+
 def time_wait(
     rules: Rules,
     knobs: Knobs,
@@ -106,12 +124,16 @@ def ends(rules: Rules, timeout_ms: int) -> Ending:
     if rules.timer == WHEELS:
         return _wheels(timeout_ms, rules.hz)
     counter = counters.TW_KILLED if timeout_ms <= 4000 else counters.TW
-    late = timeout_ms
-    if rules.timer != EXACT_TIMER:
-        hz = rules.hz
-        ticks = -(-timeout_ms * hz // 1000)
-        late = -(-(ticks + granularity(ticks)) * 1000 // hz)
+    late = _late(rules, timeout_ms)
     return Ending(timeout_ms, late, counter, timeout_ms, late)
+
+
+def _late(rules: Rules, timeout_ms: int) -> int:
+    """When a timer of the kernel fires at the latest, ms. Those of 4.8 and later are coarse, others exact."""
+    if rules.timer in (WHEELS, EXACT_TIMER):
+        return timeout_ms
+    ticks = jiffies(timeout_ms, rules.hz)
+    return in_ms(ticks + granularity(ticks), rules.hz)
 
 
 def _wheels(timeout_ms: int, hz: int) -> Ending:

@@ -49,6 +49,7 @@ LAST_QUARTER = 44
 LENGTH_60 = 50
 LENGTH_RECYCLE = 51
 LENGTH_FIN_WAIT2 = 52
+LENGTH_LONG_ORPHAN = 53
 # tcp_tw_reuse
 REUSE_NO_TS = 60
 REUSE_BOUND = 61
@@ -140,6 +141,12 @@ RULES: dict[int, Rule] = {
         "timeout",
         "tcp_fin_time()",
         "include/net/tcp.h",
+    ),
+    LENGTH_LONG_ORPHAN: Rule(
+        "an orphan that waits for more than 60 s spends what exceeds them as a full socket, and as long once more as a "
+        "TIME_WAIT",
+        "tcp_keepalive_timer()",
+        "net/ipv4/tcp_timer.c",
     ),
     REUSE_NO_TS: Rule("the old connection had no timestamps", *_UNIQUE),
     REUSE_BOUND: Rule("a port bound before connect() takes it over at once, whatever tcp_tw_reuse says", *_UNIQUE),

@@ -91,8 +91,10 @@ def _time_wait(rto_ms: int = 200, stamp: int = 1, recycle_on: int = 0, fin_wait2
         kept = 0
         if fin_wait2 is not None:
             kept = length.fin_time(knobs._replace(tcp_fin_timeout=fin_wait2), rto_ms, 0, kernel.rules.hz)
-        found = length.time_wait(kernel.rules, knobs, rto_ms, stamp, False, kept)
-        return f"{lasts(found.low_ms, found.high_ms)}, {counters.names(found.counter)[0]}"
+        first = length.orphan(kernel.rules, kept)
+        found = length.time_wait(kernel.rules, knobs, rto_ms, stamp, False, first.time_wait_ms)
+        took = lasts(first.full_ms + found.low_ms, first.late_ms + found.high_ms)
+        return f"{took}, {counters.names(found.counter)[0]}"
 
     return ask
 
@@ -113,6 +115,7 @@ def lengths() -> Table:
         ("tcp_tw_recycle=1, no timestamps", _time_wait(stamp=0, recycle_on=1)),
         ("orphan in FIN_WAIT2, tcp_fin_timeout=60", _time_wait(fin_wait2=60)),
         ("orphan in FIN_WAIT2, tcp_fin_timeout=3", _time_wait(fin_wait2=3)),
+        ("orphan in FIN_WAIT2, tcp_fin_timeout=70", _time_wait(fin_wait2=70)),
         ("what ends it", _timer),
         ("counted", lambda kernel: "when it begins" if kernel.rules.counts_at_entry else "when it ends"),
         ("tcp_max_tw_buckets reached", lambda kernel: f"none is made{moved(length.overflow_counters(kernel.rules))}"),

@@ -177,6 +177,7 @@ def test_kernels_side_by_side(ask: Any) -> None:
     two = ask("kernels", "6.13", "6.14").out
     assert "tcp_tw_reuse_delay" in two
     assert "port_search" not in two
+    assert ask("kernels", "6.18", "6.18").out == ask("kernels", "6.18").out
     found = json.loads(ask("kernels", "2.6.32", "--json").out)
     assert found[0]["version"] == "2.6.32.67"
     assert found[0]["sysctls"]["tcp_tw_recycle"] == 0
@@ -205,7 +206,16 @@ def test_this_hosts_kernel_is_the_default(ask: Any) -> None:
         (["syn", "--record", "ts=1,ts=2,stamp=3", "--now", "1"], "stands there twice"),
         (["syn", "--time-wait", "rcv_nxt", "--now", "1"], "write NAME=NUMBER"),
         (["syn", "--time-wait", "rcv_nxt=1,substate=X", "--now", "1"], "write TIME_WAIT or FIN_WAIT2"),
-        (["syn", "--time-wait", "rcv_nxt=1,ts=5", "--now", "1"], "ts without stamp"),
+        (["syn", "--time-wait", "rcv_nxt=1,snd_nxt=1,ts=5", "--now", "1"], "ts without stamp"),
+        (["syn", "--time-wait", "rcv_nxt=1,ts=5,stamp=1", "--now", "1"], "snd_nxt is missing"),
+        (["syn", "--time-wait", "", "--now", "1"], "rcv_nxt is missing"),
+        (["syn", "--record", "", "--now", "1"], "ts is missing"),
+        (["syn", "--record", "", "--time-wait", "", "--now", "1"], "give one"),
+        (["syn", "--record", ""], "--now is missing"),
+        (["syn", "--set", "=1"], "write NAME=VALUE"),
+        (["reuse", "--time-wait", "ts=1,stamp=1", "--now", "5"], "snd_nxt is missing"),
+        (["length", "--linger2", "5"], "needs --fin-wait2"),
+        (["length", "--linger2", "121", "--fin-wait2"], "no more than 120 s"),
         (["syn", "--time-wait", "stamp=5,entered_ms=x", "--now", "1"], "whole milliseconds"),
         (["syn", "--flags", "RST"], "needs --time-wait"),
         (["syn", "--flags", "FOO", *WAITING, "--now", "1"], "none of FIN, SYN, RST, PSH, ACK"),

@@ -143,8 +143,8 @@ RULES: dict[int, Rule] = {
         "include/net/tcp.h",
     ),
     LENGTH_LONG_ORPHAN: Rule(
-        "an orphan that waits for more than 60 s spends what exceeds them as a full socket, and as long once more as a "
-        "TIME_WAIT",
+        "an orphan that waits for more than 60 s spends what exceeds them as a full socket, and as long once more as "
+        "a TIME_WAIT",
         "tcp_keepalive_timer()",
         "net/ipv4/tcp_timer.c",
     ),

@@ -57,7 +57,7 @@ def linux(name: str | None, settings: list[str] | None) -> Linux:
     sysctls = {}
     for word in settings or []:
         knob, equals, value = word.partition("=")
-        if not equals:
+        if not equals or not knob.strip():
             raise WordsError(f"--set {word}: write NAME=VALUE, such as tcp_tw_reuse=1")
         sysctls[knob.strip()] = value.strip()
     return Linux.running(os.uname().release, **sysctls) if name is None else Linux(name, **sysctls)

@@ -28,9 +28,14 @@ def kernels(
         from timewait.tcp.kernels import kernel
         from timewait.tcp.tables import differences, overview
 
-        found = [kernel(name) for name in names] if names else list(KERNELS)
+        found = list(dict.fromkeys(kernel(name) for name in names)) if names else list(KERNELS)
         table = differences(found) if names else overview()
-        show(_text(table.headings, table.rows), [_record(row) for row in found], as_json=json)
+        text = (
+            _text(table.headings, table.rows)
+            if table.rows
+            else f"{' and '.join(row.name for row in found)} decide alike."
+        )
+        show(text, [_record(row) for row in found], as_json=json)
 
 
 def _text(headings: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from timewait.tcp import Lasts, Linux
 
 MOST_RTO = 120.0  # s, TCP_RTO_MAX
+MOST_LINGER2 = 120  # s, TCP_FIN_TIMEOUT_MAX
 
 
 @rules.command()
@@ -26,7 +27,7 @@ def length(
     fin_wait2: Annotated[
         bool, typer.Option("--fin-wait2", help="not TIME_WAIT proper: an orphan whose peer has not closed")
     ] = False,
-    linger2: Annotated[str, typer.Option(metavar="SECONDS", help="TCP_LINGER2 of that orphan")] = "0",
+    linger2: Annotated[str | None, typer.Option(metavar="SECONDS", help="TCP_LINGER2 of that orphan")] = None,
     hz: Annotated[str | None, typer.Option(metavar="N", help="the kernel's tick, 100 to 1000; 1000")] = None,
     json: AsJson = False,
 ) -> None:
@@ -46,12 +47,17 @@ def length(
         timeout = words.seconds(rto, "--rto")
         if not 0 < timeout <= MOST_RTO:
             raise WordsError(f"--rto {rto}: a retransmission timeout is more than 0 and at most {MOST_RTO:g} s")
+        linger = words.number(linger2 or 0, "--linger2")
+        if linger > MOST_LINGER2:
+            raise WordsError(f"--linger2 {linger2}: setsockopt() keeps no more than {MOST_LINGER2} s of it")
+        if linger2 is not None and not fin_wait2:
+            raise WordsError("--linger2 needs --fin-wait2: TCP_LINGER2 does not concern TIME_WAIT proper")
         found = host.length(
             rto=timeout,
             timestamps=not no_timestamps,
             ipv6=ipv6,
             fin_wait2=fin_wait2,
-            linger2=words.number(linger2, "--linger2"),
+            linger2=linger,
         )
         show(_text(host, found, here=kernel is None), _record(host, found), as_json=json)
 

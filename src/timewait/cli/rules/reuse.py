@@ -12,7 +12,7 @@ from timewait.cli.rules import AsJson, KernelName, Sysctls, linux, refusals, rul
 @rules.command()
 def reuse(
     time_wait: Annotated[
-        str, typer.Option(metavar="FIELDS", help="snd_nxt=N,ts=N,stamp=S[,entered_ms=MS][,substate=FIN_WAIT2]")
+        str, typer.Option(metavar="FIELDS", help="snd_nxt=N[,ts=N,stamp=S][,entered_ms=MS][,substate=FIN_WAIT2]")
     ],
     now: Annotated[
         str,
@@ -37,7 +37,8 @@ def reuse(
         from timewait.cli.rules import words
 
         host = linux(kernel, sysctl)
-        waiting = words.time_wait(time_wait, loopback=loopback, ipv6=ipv6, timestamps=not no_timestamps)
+        timestamps = not no_timestamps
+        waiting = words.time_wait(time_wait, ("snd_nxt",), loopback=loopback, ipv6=ipv6, timestamps=timestamps)
         told = host.reuse(waiting, now=words.seconds(now, "--now"), bound=bound)
         what = {
             "reuse": "lets connect() take over this TIME_WAIT",

@@ -24,7 +24,7 @@ def syn(
         str | None,
         typer.Option(
             metavar="FIELDS",
-            help="a TIME_WAIT of the same five-tuple instead: rcv_nxt=N,snd_nxt=N,ts=N,stamp=S[,substate=FIN_WAIT2]",
+            help="a TIME_WAIT of the same five-tuple: rcv_nxt=N,snd_nxt=N[,ts=N,stamp=S][,substate=FIN_WAIT2]",
             show_default=False,
         ),
     ] = None,
@@ -69,7 +69,7 @@ def syn(
         from timewait.tcp import Listener, Segment
 
         host = linux(kernel, sysctl)
-        if record and time_wait:
+        if record is not None and time_wait is not None:
             raise WordsError(
                 "--record and --time-wait: give one; a SYN that meets a TIME_WAIT is not judged by the record"
             )
@@ -91,11 +91,12 @@ def syn(
             last_quarter=last_quarter,
             proven=proven,
         )
-        if now is None and (record or time_wait):
+        if now is None and (record is not None or time_wait is not None):
             raise WordsError("--now is missing: the answer depends on the age of the stamp")
         moment = words.seconds(now or "0", "--now")
         if time_wait is not None:
-            waiting = words.time_wait(time_wait, ipv6=ipv6, timestamps=not no_timestamps)
+            needs = ("rcv_nxt", "snd_nxt")
+            waiting = words.time_wait(time_wait, needs, ipv6=ipv6, timestamps=not no_timestamps)
             told = host.meets(waiting, segment, now=moment, at=at)
         else:
             told = _at_listener(host, segment.flags, record, tsval, moment, at, ipv6=ipv6, routed=not no_route)
@@ -119,7 +120,7 @@ def _at_listener(
 
     if flags != SYN:
         raise WordsError(f"--flags {words.flag_names(flags)} needs --time-wait: a listener opens by a SYN alone")
-    known = words.record(record) if record else None
+    known = None if record is None else words.record(record)
     value = None if tsval is None else words.number(tsval, "--tsval")
     return host.syn(tsval=value, now=now, record=known, at=at, ipv6=ipv6, routed=routed)
 

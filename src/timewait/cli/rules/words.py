@@ -77,8 +77,10 @@ _TIME_WAIT = ("rcv_nxt", "snd_nxt", "ts", "stamp", "substate", "entered_ms", "la
 _ALIASES = {"entry_ms": "entered_ms", "entered": "entered_ms", "entry": "entered_ms"}
 
 
-def time_wait(text: str, *, loopback: bool = False, ipv6: bool = False, timestamps: bool = True) -> TimeWait:
-    """ "rcv_nxt=5000,snd_nxt=9000,ts=100000,stamp=1000", the rest at its default.
+def time_wait(
+    text: str, needs: tuple[str, ...], *, loopback: bool = False, ipv6: bool = False, timestamps: bool = True
+) -> TimeWait:
+    """ "rcv_nxt=5000,snd_nxt=9000,ts=100000,stamp=1000"; what the question `needs` must be there, the rest may.
 
     `stamp`: the second of the peer's last timestamp; without it the connection had none. `entered_ms`: when TIME_WAIT
     began, in ms on the same clock (6.14 and later ask for it); by default at `stamp`.
@@ -92,6 +94,11 @@ def time_wait(text: str, *, loopback: bool = False, ipv6: bool = False, timestam
         values[name] = _milliseconds(value) if name == "entered_ms" else number(value, f"--time-wait {name}")
     if not timestamps:
         values["stamp"] = 0
+    missing = [name for name in needs if name not in values]
+    if missing:
+        raise WordsError(
+            f"--time-wait {text}: {missing[0]} is missing; write {','.join(f'{one}=NUMBER' for one in needs)}"
+        )
     if "ts" in values and values.get("stamp", 0) == 0 and timestamps:
         raise WordsError("--time-wait ts without stamp: say in which second it was stored, as stamp=SECONDS")
     values.setdefault("entered_ms", values.get("stamp", 0) * 1000)

@@ -237,6 +237,22 @@ def test_what_cannot_be_done_is_one_sentence(words: list[str], code: int, told: 
     assert done.stderr.count("\n") == 1
 
 
+def test_an_empty_word_is_no_host_and_never_this_machine() -> None:
+    """`--in "$HOST"` with nothing in HOST."""
+    with up("direct") as (_, lab):
+        for words in (
+            ["lab", "shell", "--lab", lab["name"], "", "echo", "here"],
+            ["watch", "--once", "--lab", lab["name"], "--in", ""],
+            ["stress", "--lab", lab["name"], "--in", "", "http://127.0.0.1:1/"],
+        ):
+            done = timewait(*words)
+            assert (done.exit_code, done.stdout) == (BAD_USAGE, "")
+            assert "no host ''; there is client, balancer" in done.stderr
+    done = timewait("watch", "--once", "--lab", "direct")
+    assert (done.exit_code, done.stdout) == (BAD_USAGE, "")
+    assert "--lab direct needs --in HOST" in done.stderr
+
+
 def test_a_missing_program_is_the_machines_lack() -> None:
     """nft and nginx are looked for on PATH and in the folders of daemons."""
     needs_namespaces()

@@ -21,7 +21,7 @@ def shell(
     command: Annotated[
         list[str] | None, typer.Argument(metavar="COMMAND", help="Run this instead of $SHELL.")
     ] = None,
-    name: Annotated[str, typer.Option("--lab", help="Which lab, when several run.", metavar="NAME")] = "",
+    name: Annotated[str | None, typer.Option("--lab", help="Which lab, when several run.", metavar="NAME")] = None,
 ) -> None:
     """Open a shell inside a host of a running lab, or run a command there.
 

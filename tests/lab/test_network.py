@@ -18,6 +18,8 @@ from timewait.lab import enter
 from timewait.lab.network import build
 from timewait.lab import topologies
 from timewait.lab.furnish import furnish
+from timewait.lab.topology import Route
+from timewait.lab.wire import WireSpec
 
 def ask(address, port=80):
     with socket.create_connection((address, port), 5) as connection:
@@ -89,9 +91,17 @@ with build(wish) as network:
             '.changed("client", sysctls={"net.ipv4.tcp_timestamps": "many"})',
             "'client': the kernel refuses net.ipv4.tcp_timestamps=many: Invalid argument",
         ),
+        (
+            '.changed("client", routes=(Route("default", "10.0.0.1"),) * 2)',
+            "the kernel refuses the way of 'client' to default by 10.0.0.1: File exists",
+        ),
+        (
+            '.wired("client", "balancer", WireSpec(pcap="/nowhere/x.pcap"))',
+            "between 'client' and 'balancer' cannot record to /nowhere/x.pcap: No such file or directory",
+        ),
     ],
 )
-def test_a_sysctl_that_cannot_be_set_is_named(wish: str, told: str) -> None:
+def test_what_cannot_be_built_is_named(wish: str, told: str) -> None:
     needs_namespaces()
     found = python(
         f"""{PREPARE}

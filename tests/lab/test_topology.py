@@ -68,8 +68,8 @@ def test_one_of_a_kind_has_no_number_and_more_can_be_had() -> None:
 
 def test_a_host_is_changed_and_the_rest_is_not() -> None:
     before = topologies.direct()
-    after = before.changed("client", sysctls={"a": "1"}, ports=(5, 6)).changed("client", sysctls={"b": "2"})
-    assert after.host("client") == Host("client", Role.CLIENT, sysctls={"a": "1", "b": "2"}, ports=(5, 6))
+    after = before.changed("client", sysctls={"net.a": "1"}, ports=(5, 6)).changed("client", sysctls={"net.b": "2"})
+    assert after.host("client") == Host("client", Role.CLIENT, sysctls={"net.a": "1", "net.b": "2"}, ports=(5, 6))
     assert after.host("balancer") is before.host("balancer")
     assert before.host("client").sysctls == {}
 
@@ -78,6 +78,18 @@ def test_a_host_is_changed_and_the_rest_is_not() -> None:
     ("make", "told"),
     [
         (lambda: network((CLIENT, CLIENT)), "two hosts are named 'client'"),
+        (lambda: network((), ENDS), "it has no host"),
+        (lambda: network((host(sysctls={"kernel.hostname": "x"}), BALANCER)), "'kernel.hostname' of 'client' is no"),
+        (lambda: network((host(sysctls={"net./../vm.swappiness": "1"}), BALANCER)), "is no sysctl of a network"),
+        (lambda: network((host(forward=Forward(("x",), (Target("10.0.0.2"),))), BALANCER)), "'x', which is no addr"),
+        (
+            lambda: network((host(forward=Forward(("10.0.0.1",), (Target("10.0.0.2"),), 0)), BALANCER)),
+            "what comes to port 0",
+        ),
+        (lambda: network((host(name="it's"), BALANCER)), '"it\'s" is no name: up to 63 letters'),
+        (lambda: network((host(name=""), BALANCER)), "'' is no name"),
+        (lambda: msgspec.structs.replace(topologies.direct(), name="a" * 64), "aaa' is no name"),
+        (lambda: msgspec.structs.replace(topologies.direct(), name="../a\n"), "'../a\\n' is no name"),
         (lambda: network((CLIENT, host(name="balancr"))), "unknown host 'balancer'; did you mean balancr?"),
         (lambda: network((CLIENT,), (ENDS[0], ENDS[0])), "joins 'client' to itself"),
         (lambda: network((CLIENT, BALANCER), ENDS, ENDS), "address 10.0.0.2 is given twice"),

@@ -14,7 +14,7 @@ import pytest
 
 import peers
 from kit.namespace import needs_namespaces
-from kit.run_timewait import SCRIPT
+from kit.run_timewait import MACHINE, SCRIPT
 from timewait.claims import claims
 from timewait.claims.runner import Settings, run_one
 from timewait.verdict import HOLDS, ONLY_IF
@@ -60,6 +60,27 @@ def test_the_other_balancer_can_play_it_too() -> None:
 
 def lab_run(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(SCRIPT), "lab", "run", *map(str, words)], capture_output=True, text=True, timeout=100)
+
+
+def test_what_cannot_be_written_is_told_and_nothing_empty_is_left(tmp_path: Path) -> None:
+    """A disk of 16 KiB: a capture is cut short, the next one cannot even begin; a page that was never written."""
+    page, folder = tmp_path / "page.html", tmp_path / "small"
+    folder.mkdir()
+    command = (
+        f"mount -t tmpfs -o size=16k tmpfs {folder} && exec {SCRIPT} lab run server-closes wrap --pcap {folder} "
+        f"--html {page}"
+    )
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == MACHINE, done.stderr
+    assert "server-closes holds" in done.stderr
+    assert f"timewait: {folder}/server-closes-1-client-eth0.pcap: recording stopped after" in done.stderr
+    assert "wrap-1-client-eth0.pcap cannot be recorded to: No space left on device" in done.stderr
+    page.unlink()
+    forbid = "echo 0 > /proc/sys/user/max_net_namespaces; exec "
+    words = f"{forbid}{SCRIPT} lab run wrap --html {page}"
+    done = subprocess.run(["unshare", "-Ur", "sh", "-c", words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, page.exists()) == (MACHINE, False)
+    assert done.stderr.count("\n") == 1
 
 
 def test_json_html_and_captures(tmp_path: Path) -> None:

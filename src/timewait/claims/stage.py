@@ -28,6 +28,7 @@ from timewait.tcp.syn import Schedule, schedule
 
 if TYPE_CHECKING:
     from timewait.lab.network import LabHost, Network
+    from timewait.lab.recorder import Recorder
     from timewait.lab.topology import Topology
 
 Target = tuple[str, int]  # numeric address and port
@@ -110,22 +111,27 @@ class Stage:
         if self._pcap is None:
             yield
             return
-        from timewait.lab.recorder import Recorder
-
         folder = Path(self._pcap)
         ends = [link.ends[0] for link in network.topology.links]
         names = [f"{self.claim}-{self._built}-{end.host}-{end.interface}.pcap" for end in ends]
-        recorders = [
-            Recorder(network[end.host].namespace, end.interface, folder / name)
-            for end, name in zip(ends, names, strict=True)
-        ]
+        recorders: list[Recorder] = []
         try:
+            for end, name in zip(ends, names, strict=True):
+                recorders.append(self._recorder(network[end.host], end.interface, folder / name))
             yield
         finally:
             for recorder in recorders:
                 recorder.stop()
                 if recorder.error:
                     self.notes.append(recorder.error)
+
+    def _recorder(self, host: LabHost, interface: str, file: Path) -> Recorder:
+        from timewait.lab.recorder import Recorder
+
+        try:
+            return Recorder(host.namespace, interface, file)
+        except OSError as error:
+            raise InconclusiveError(f"{file} cannot be recorded to: {error.strerror or error}") from None
 
     def load(
         self, host: LabHost, url: str, closing: Closing, *, rate: float | None = None, seconds: float | None = None,

@@ -63,6 +63,10 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
     _report(results, json=json, verbose=verbose)
+    for note in [
+        note for one in results for note in one.notes if pcap and note.startswith(str(Path(pcap).resolve()))
+    ]:
+        print(f"timewait: {note}", file=sys.stderr)  # a capture that is not complete, also where notes are not shown
     if html:
         from timewait.report.experiments import write_html
 
@@ -88,11 +92,14 @@ def _refuse(sentence: str) -> None:
 
 
 def _prepare(html: str | None, pcap: str | None) -> None:
-    """Finds out before the experiments, not after them, that something cannot be written."""
+    """Finds out before the experiments, not after them, that something cannot be written. Leaves no empty page."""
     try:
         if html:
+            fresh = not Path(html).exists()
             with Path(html).open("ab"):
                 pass
+            if fresh:
+                Path(html).unlink()
         if pcap:
             Path(pcap).mkdir(parents=True, exist_ok=True)
             if not os.access(pcap, os.W_OK | os.X_OK):

@@ -156,3 +156,21 @@ def test_ctrl_c_keeps_what_was_done() -> None:
         rows = json.loads(process.stdout.read())
         assert process.wait(20) == 130
     assert [row["claim"] for row in rows] == ["wrap"]
+
+
+def test_ctrl_c_before_anything_was_done_is_told() -> None:
+    command = [str(SCRIPT), "lab", "run", "port-wall"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stdout is not None
+        limit = time.monotonic() + 30
+        while not _children(process.pid):
+            assert time.monotonic() < limit, "no experiment begins"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "timewait: interrupted before the first of them was done\n"
+        assert process.stdout.read() == ""
+        assert process.wait(20) == 130
+
+
+def _children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()

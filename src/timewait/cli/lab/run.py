@@ -62,6 +62,8 @@ def run(
             _play(chosen, balancer, pcap, results, quiet=json)
         except KeyboardInterrupt:
             interrupted = True
+            if not results:
+                print("timewait: interrupted before the first of them was done", file=sys.stderr)
     _report(results, json=json, verbose=verbose)
     for note in [
         note for one in results for note in one.notes if pcap and note.startswith(str(Path(pcap).resolve()))
@@ -141,7 +143,7 @@ def _live(console: Console, results: list[Result], total: int) -> Iterator[Progr
             now = Text(f"{len(results)} of {total} done", style="dim")
             if claim is not None:
                 now.append(f" · {claim.id}: {text}")
-                now.truncate(console.width - 1, overflow="ellipsis")
+                now.truncate(console.width - 3, overflow="ellipsis")  # room for the terminal's ^C, else it wraps
             live.update(Group(*([table(shown, console.width)] if shown else []), now), refresh=True)
 
         yield progress

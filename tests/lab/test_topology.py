@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,14 @@ def test_weights_are_turns() -> None:
     text = nat.ruleset(balancer)
     assert "numgen inc mod 7 map { 0-5 : 10.2.1.2 . 80, 6 : 10.2.2.2 . 80 }" in text
     assert "fd00" not in text and "10.2.3.2" not in text
+
+
+def test_the_wires_of_the_docs_can_be_built() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lab.md").read_text()
+    old, far = (
+        msgspec.json.decode(text, type=WireSpec) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    )
+    found = topologies.nat().wired("gateway", "balancer", old).wired("client-2", "gateway", far)
+    ends = [[end.host for end in link.ends] for link in found.links if link.wire is not None]
+    assert ends == [["client-2", "gateway"], ["gateway", "balancer"]]  # which of them is `a`, as the page says
+    assert old.b.kernel is not None and far.a.clock_shift < 0

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import peers
 from kit.labs import ENVIRONMENT, USERS, Inside, python
 from kit.namespace import needs_namespaces
+
+TOP = Path(__file__).resolve().parents[2]
 
 PREPARE = """
 import json, os, socket, sys, time
@@ -247,10 +250,19 @@ def lab(end, name="nat"):
 
 @pytest.fixture
 def own_files() -> list[str]:
-    """A command in front that gives a process users, mounts and /tmp of its own: whatever appears there is ours."""
+    """A command in front that gives a process users, mounts and /tmp of its own: whatever appears there is ours.
+
+    Where this very checkout lies in one of them, it is laid in again.
+    """
     needs_namespaces()
-    mount = 'for d in /tmp /run /dev/shm; do mount -t tmpfs none $d; done; exec "$@"'
-    return ["unshare", "-Urm", "sh", "-c", mount, "sh", sys.executable, "-c"]
+    mount = """
+        mount --rbind "$0" /mnt
+        for d in /tmp /run /dev/shm; do mount -t tmpfs none $d; done
+        [ -e "$0" ] || { mkdir -p "$0" && mount --rbind /mnt "$0"; }
+        umount -l /mnt
+        exec "$@"
+    """
+    return ["unshare", "-Urm", "sh", "-ec", mount, str(TOP), sys.executable, "-c"]
 
 
 def test_twenty_networks_leave_nothing_and_neither_do_killed_ones(own_files: list[str]) -> None:

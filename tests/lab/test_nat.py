@@ -125,10 +125,11 @@ with build(gateway(two, ports=(20000, 20001))) as network:
             break
         except TimeoutError:
             assert time.monotonic() < limit
-    print(seen(balancer)[0] in ("10.0.0.2:20000", "10.0.0.2:20001"), len(seen(balancer, "time-wait")))
+    # One TIME_WAIT at least is gone; a SYN of an attempt that was given up may have had the other one killed.
+    print(seen(balancer)[0] in ("10.0.0.2:20000", "10.0.0.2:20001"), len(seen(balancer, "time-wait")) < 2)
 """
     )
-    assert told == ["no port left", "['10.0.0.2:20000', '10.0.0.2:20001'] 2", "True 1"]
+    assert told == ["no port left", "['10.0.0.2:20000', '10.0.0.2:20001'] 2", "True True"]
 
 
 @pytest.mark.parametrize(("drops", "told"), [(False, ["True", "1"]), (True, ["False", "1"])])

@@ -89,6 +89,12 @@ def unrelated_clocks(stage: Stage, what: str, accepted: int, of: int) -> Measure
     return Measure(what, f"all {of:,} or none", f"{accepted:,}", accepted in (0, of))
 
 
+ONE_BOOT = (
+    "Offsets of timestamps and initial sequence numbers are hashes with a secret of this boot: run again before the "
+    "next boot, the same five-tuples meet the same fate."
+)
+
+
 @claim(
     "nat-tuple-reuse",
     "A NAT that brings a five-tuple back within 60 s with a lower timestamp has its SYN rejected by the balancer.",
@@ -126,6 +132,7 @@ def nat_tuple_reuse(stage: Stage) -> Outcome:
         notes=(
             "Unfiltered, the client answers the balancer's ACK with a RST and its next SYN gets through: the slowest "
             f"connect took {plain.slowest * 1000:.0f} ms. Where a firewall eats that ACK, every SYN is rejected.",
+            ONE_BOOT,
         ),
     )
 
@@ -147,4 +154,5 @@ def timestamps_off_is_half(stage: Stage) -> Outcome:
             exactly("connections that failed in the end", 0, found.run.total.failed),
         ),
         condition="the new sequence number is ahead, which for unrelated hosts is every second time",
+        notes=(ONE_BOOT,),
     )

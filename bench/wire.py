@@ -123,7 +123,7 @@ def notes(waited: dict[str, list[float]]) -> list[str]:
     except (OSError, ValueError, IndexError):
         nice = 0
     if nice:
-        found.append(f"All of it ran at nice {nice} against other sessions (sched(7), autogroup).")
+        found.append(f"All of it ran at nice {nice} against what else ran (autogroup, sched(7)).")
     return found
 
 

@@ -1,7 +1,7 @@
 # `make demo` and `make test` work on a fresh Debian or Ubuntu with Python 3.11 or later; they fetch what they need.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs docs-claims docs-peers lock clean
+.PHONY: help demo test lint format bench docs docs-claims docs-simulate docs-peers lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 export PYTHON
@@ -14,6 +14,7 @@ help:
 	@echo "make docs        writes docs/ and the README's output again, from the program itself"
 	@echo "make docs-peers  writes docs/peers.md again: what peers say when connections fail; minutes"
 	@echo "make docs-claims writes docs/claims.md again: every claim as an experiment; forty minutes"
+	@echo "make docs-simulate writes docs/simulate.md again: simulations held against the lab; three minutes"
 	@echo "make lock        requirements*.lock from pyproject.toml"
 
 demo:
@@ -58,6 +59,12 @@ docs-claims:
 	@scripts/setup dev
 	@scripts/peers
 	@$(BIN)/python scripts/claims_page.py $(ARGS)
+
+# The same experiments in the lab and simulated.
+docs-simulate:
+	@scripts/setup dev
+	@scripts/peers
+	@$(BIN)/python scripts/simulate_page.py $(ARGS)
 
 lock:
 	@scripts/lock

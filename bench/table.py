@@ -11,19 +11,9 @@ import msgspec
 from bench.figures import Figure, Result, Values
 
 ORDER = (
-    "connections",
-    "ports",
-    "kept",
-    "https",
-    "memory",
-    "watching",
-    "schedule",
-    "counting",
-    "help",
-    "wire",
-    "lab",
-    "rules",
-    "claims",
+    *("connections", "ports", "kept", "https", "memory", "watching", "schedule", "counting", "help"),
+    *("wire", "lab", "rules", "claims"),
+    *("sweeping", "simulation"),
 )
 
 _HEAD = """# Figures

@@ -119,10 +119,11 @@ def paws_rejected(facts: Facts) -> Draft | None:
         remedy.pop(0)
     if "TcpExt.PAWSPassive" in rose:
         remedy.insert(0, Remedy("sysctl -w net.ipv4.tcp_tw_recycle=0", "no SYN is dropped by age any more", "none"))
+    who = "The balancer" if facts.run.engine == "simulation" else "This host"
     return Draft(
         summary=(
-            f"This host threw away {plural(sum(rose.values()), 'segment')} because their timestamps were older than "
-            "ones it had seen (PAWS)."
+            f"{who} threw away {plural(sum(rose.values()), 'segment')} because their timestamps were older "
+            "than ones it had seen (PAWS)."
         ),
         evidence=[
             Evidence(f"{name.partition('.')[2]} rose by {count(number)}: {meaning[name]}", f"{name} {NETSTAT}")

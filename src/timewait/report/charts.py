@@ -7,7 +7,7 @@ of axes are a grey that reads on white and on black, since a canvas does not fol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, NumeralTickFormatter, Range1d
@@ -164,20 +164,20 @@ def _stretches(ticks: Sequence[Tick], columns: dict[str, list[float]]) -> Column
     return ColumnDataSource({"at": [start, *(tick.at for tick in ticks)], **whole})
 
 
-def _plot(run: Run, y_axis_type: Literal["linear", "log"] = "linear") -> figure:
-    """An empty figure over the run's time; dragging stays with the page, which a phone needs for scrolling."""
-    end = max((tick.at for tick in run.ticks), default=1.0)
+def canvas(x_range: Any, y_axis_type: Literal["linear", "log", "auto"] = "linear", **options: Any) -> figure:
+    """An empty figure; dragging stays with the page, which a phone needs for scrolling."""
     plot = figure(
         height=240,
         sizing_mode="stretch_width",
         toolbar_location=None,
         tools="",
-        x_range=Range1d(start=0, end=end),
+        x_range=x_range,
         min_width=200,
         background_fill_alpha=0,
         border_fill_alpha=0,
         outline_line_alpha=0,
         y_axis_type=y_axis_type,
+        **options,
     )
     plot.min_border_right = 16
     for axis in (*plot.xaxis, *plot.yaxis):
@@ -185,12 +185,24 @@ def _plot(run: Run, y_axis_type: Literal["linear", "log"] = "linear") -> figure:
         axis.axis_label_text_color = GREY
         axis.minor_tick_line_alpha = 0
         axis.major_label_text_font_size = "12px"
+        axis.axis_label_text_font_style = "normal"
+    plot.xgrid.grid_line_alpha = 0
+    plot.ygrid.grid_line_color, plot.ygrid.grid_line_alpha = GREY, 0.25
+    return plot
+
+
+def timeline(end: float, y_axis_type: Literal["linear", "log"] = "linear") -> figure:
+    """An empty figure over so many seconds."""
+    plot = canvas(Range1d(start=0, end=end), y_axis_type)
     plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[0]")
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[0]")
     plot.xaxis.axis_label = "seconds"
-    plot.xaxis.axis_label_text_font_style = "normal"
-    plot.xgrid.grid_line_alpha = 0
-    plot.ygrid.grid_line_color, plot.ygrid.grid_line_alpha = GREY, 0.25
+    return plot
+
+
+def _plot(run: Run, y_axis_type: Literal["linear", "log"] = "linear") -> figure:
+    """An empty figure over the run's time."""
+    plot = timeline(max((tick.at for tick in run.ticks), default=1.0), y_axis_type)
     if run.plan.warm_up:
         plot.add_layout(BoxAnnotation(left=0, right=run.plan.warm_up, fill_color=GREY, fill_alpha=0.12))
     return plot

@@ -89,7 +89,7 @@ def _nth(search: int, size: int, by_two: bool, low: int, high: int, offset: int,
     return port - size if port > high else port
 
 
-def _steps(search: int, size: int, by_two: bool, n: int) -> int:
+def steps_of(search: int, size: int, by_two: bool, n: int) -> int:
     """The kernel's own count for the n-th port tried: its loop variable."""
     if search == LINEAR:
         return n + 1
@@ -119,7 +119,7 @@ def choose(rules: Rules, low: int, high: int, offset: int, states: Sequence[int]
         port = _nth(search, size, by_two, low, high, offset, n)
         state = states[port - low]
         if state < BUSY or (state == RESERVED and not rules.knows_reserved_ports):
-            return Choice(port, _steps(search, size, by_two, n), n + 1, 0, state)
+            return Choice(port, steps_of(search, size, by_two, n), n + 1, 0, state)
     return Choice(NO_PORT, 0, size, EADDRNOTAVAIL, BUSY)
 
 

@@ -79,16 +79,23 @@ def installed(program: str) -> bool:
 
 def benchmarks() -> dict[str, Callable[[Settings], Result]]:
     """All of them by name; imported late, since NumPy starts threads and those may not change their namespace."""
+    from bench.claims import claims
+    from bench.lab import lab
     from bench.memory import memory
     from bench.ports import ports
+    from bench.rules import rules
     from bench.schedule import schedule
     from bench.simulation import simulation
     from bench.small import counting, start
     from bench.speed import connections, https, kept
     from bench.sweeping import sweeping
     from bench.watching import watching
+    from bench.wire import wire
 
-    found = (connections, ports, kept, https, memory, watching, schedule, counting, start, sweeping, simulation)
+    found = (
+        connections, ports, kept, https, memory, watching, schedule, counting, start, wire, lab, rules, claims,
+        sweeping, simulation,
+    )  # fmt: skip
     return dict(zip(table.ORDER, found, strict=True))
 
 

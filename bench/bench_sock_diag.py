@@ -22,8 +22,9 @@ from pathlib import Path
 
 from timewait.observe.netlink import NetlinkError
 from timewait.observe.overview import Lookout
-from timewait.observe.sock_diag import SockDiag, State, toward
+from timewait.observe.sock_diag import SockDiag, toward
 from timewait.observe.watcher import Watcher
+from timewait.tcp.states import State
 
 HOST = "127.0.0.1"
 PORT, DECOY = 80, 81

@@ -12,6 +12,7 @@ from bench.figures import Figure, Result, Values
 
 ORDER = (
     *("connections", "ports", "kept", "https", "memory", "watching", "schedule", "counting", "help"),
+    *("wire", "lab", "rules", "claims"),
     *("sweeping", "simulation"),
 )
 

@@ -14,7 +14,7 @@ import pytest
 
 import peers
 from kit.namespace import needs_namespaces
-from kit.run_timewait import SCRIPT as TIMEWAIT
+from kit.run_timewait import MACHINE, SCRIPT
 from timewait.claims import claims
 from timewait.claims.runner import Settings, run_one
 from timewait.verdict import HOLDS, ONLY_IF
@@ -59,7 +59,28 @@ def test_the_other_balancer_can_play_it_too() -> None:
 
 
 def lab_run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TIMEWAIT, "lab", "run", *map(str, words)], capture_output=True, text=True, timeout=100)
+    return subprocess.run([str(SCRIPT), "lab", "run", *map(str, words)], capture_output=True, text=True, timeout=100)
+
+
+def test_what_cannot_be_written_is_told_and_nothing_empty_is_left(tmp_path: Path) -> None:
+    """A disk of 16 KiB: a capture is cut short, the next one cannot even begin; a page that was never written."""
+    page, folder = tmp_path / "page.html", tmp_path / "small"
+    folder.mkdir()
+    command = (
+        f"mount -t tmpfs -o size=16k tmpfs {folder} && exec {SCRIPT} lab run server-closes wrap --pcap {folder} "
+        f"--html {page}"
+    )
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == MACHINE, done.stderr
+    assert "server-closes holds" in done.stderr
+    assert f"timewait: {folder}/server-closes-1-client-eth0.pcap: recording stopped after" in done.stderr
+    assert "wrap-1-client-eth0.pcap cannot be recorded to: No space left on device" in done.stderr
+    page.unlink()
+    forbid = "echo 0 > /proc/sys/user/max_net_namespaces; exec "
+    words = f"{forbid}{SCRIPT} lab run wrap --html {page}"
+    done = subprocess.run(["unshare", "-Ur", "sh", "-c", words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, page.exists()) == (MACHINE, False)
+    assert done.stderr.count("\n") == 1
 
 
 def test_json_html_and_captures(tmp_path: Path) -> None:
@@ -116,7 +137,7 @@ def test_a_missing_program_leaves_the_other_claims_running(tmp_path: Path) -> No
         "sys.argv = ['timewait', 'lab', 'run', 'layer4-passes', 'wrap', '--json']\n"
         "from timewait.cli import main; main()\n"
     )
-    python = Path(TIMEWAIT).with_name("python")
+    python = SCRIPT.with_name("python")
     done = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=60)
     rows = {row["claim"]: row for row in json.loads(done.stdout)}
     assert done.returncode == 3
@@ -126,7 +147,7 @@ def test_a_missing_program_leaves_the_other_claims_running(tmp_path: Path) -> No
 
 
 def test_ctrl_c_keeps_what_was_done() -> None:
-    command = [TIMEWAIT, "lab", "run", "wrap", "port-wall", "--json"]
+    command = [str(SCRIPT), "lab", "run", "wrap", "port-wall", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None and process.stdout is not None
         assert "wrap holds" in process.stderr.readline()
@@ -135,3 +156,21 @@ def test_ctrl_c_keeps_what_was_done() -> None:
         rows = json.loads(process.stdout.read())
         assert process.wait(20) == 130
     assert [row["claim"] for row in rows] == ["wrap"]
+
+
+def test_ctrl_c_before_anything_was_done_is_told() -> None:
+    command = [str(SCRIPT), "lab", "run", "port-wall"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stdout is not None
+        limit = time.monotonic() + 30
+        while not _children(process.pid):
+            assert time.monotonic() < limit, "no experiment begins"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "timewait: interrupted before the first of them was done\n"
+        assert process.stdout.read() == ""
+        assert process.wait(20) == 130
+
+
+def _children(pid: int) -> str:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text()

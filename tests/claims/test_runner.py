@@ -16,7 +16,7 @@ from timewait.claims.places import pair
 from timewait.claims.runner import Settings, run, run_one
 from timewait.claims.source_ports import wall
 from timewait.claims.stage import Stage
-from timewait.lab import topologies
+from timewait.lab import ForbiddenError, topologies
 from timewait.plan import Closing
 from timewait.verdict import Outcome, Result, exactly
 
@@ -83,6 +83,31 @@ def test_a_balancer_that_dies_under_the_load_makes_it_inconclusive(balancer: str
     assert result.measures == ()
 
 
+def test_a_process_of_the_load_that_dies_makes_it_inconclusive() -> None:
+    def experiment(stage: Stage) -> Outcome:
+        with pair(stage) as here:
+            run = stage.load(here.client, here.url, Closing.SERVER, rate=200, seconds=2)
+        return Outcome(measures=(exactly("failures", 0, run.total.failed),))
+
+    victims: list[int] = []
+
+    def kill_one(text: str) -> None:
+        if " ok, " in text and not victims:
+            ours = {entry for entry in Path("/proc").glob("[0-9]*") if _parent(entry) == os.getpid()}
+            loads = [
+                int(entry.name)
+                for entry in Path("/proc").glob("[0-9]*")
+                if Path("/proc", str(_parent(entry))) in ours and "nginx" not in _command(entry)
+            ]
+            victims.append(loads[0])
+            os.kill(loads[0], signal.SIGKILL)
+
+    result = run_one(Claim("trial", "A trial.", "direct", (), experiment), Settings(), kill_one)
+    assert result.verdict == "inconclusive"
+    assert result.why.startswith("the load from client lost a process: worker ")
+    assert "SIGKILL" in result.why
+
+
 def _parent(entry: Path) -> int:
     try:
         return int((entry / "stat").read_text().rpartition(") ")[2].split()[1])
@@ -124,6 +149,20 @@ def test_an_experiment_that_fails_says_how() -> None:
     result = play(experiment)
     assert result.verdict == "inconclusive"
     assert "KeyError: 'a reason' (experiment, line" in result.why
+
+
+def test_a_machine_that_forbids_namespaces_is_told_once_and_is_no_matter_of_a_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusal = ForbiddenError("this machine allows no user namespaces", "user.max_user_namespaces=0", "allow it")
+
+    def forbidden() -> None:
+        raise refusal
+
+    monkeypatch.setattr("timewait.claims.runner.enter", forbidden)
+    with pytest.raises(ForbiddenError) as told:
+        play(lambda stage: Outcome(measures=()))
+    assert str(told.value) == str(refusal)
 
 
 def test_an_experiment_without_a_measurement_has_no_verdict() -> None:

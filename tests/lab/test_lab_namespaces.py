@@ -233,6 +233,21 @@ def test_a_child_that_will_not_end_is_killed_and_one_that_fails_says_so(capfd: p
     assert "ValueError: a reason" in capfd.readouterr().err
 
 
+def test_a_child_stopped_at_once_never_runs_a_handler_of_its_parent(capfd: pytest.CaptureFixture[str]) -> None:
+    """`up` and others turn SIGTERM into an exception; a child that was just forked still had that handler."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        ended = {children.start(signal.pause).stop() for _ in range(100)}
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == {-signal.SIGTERM}
+    assert capfd.readouterr().err == ""
+
+
 def test_an_interface_that_does_not_exist_is_named() -> None:
     with pytest.raises(LookupError, match="no-such0"):
         links.up("no-such0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +13,16 @@ import peers
 from kit.labs import ENVIRONMENT, USERS, Inside, python
 from kit.namespace import needs_namespaces
 
+TOP = Path(__file__).resolve().parents[2]
+
 PREPARE = """
 import json, os, socket, sys, time
 from timewait.lab import enter
 from timewait.lab.network import build
 from timewait.lab import topologies
 from timewait.lab.furnish import furnish
+from timewait.lab.topology import Route
+from timewait.lab.wire import WireSpec
 
 def ask(address, port=80):
     with socket.create_connection((address, port), 5) as connection:
@@ -89,9 +94,17 @@ with build(wish) as network:
             '.changed("client", sysctls={"net.ipv4.tcp_timestamps": "many"})',
             "'client': the kernel refuses net.ipv4.tcp_timestamps=many: Invalid argument",
         ),
+        (
+            '.changed("client", routes=(Route("default", "10.0.0.1"),) * 2)',
+            "the kernel refuses the way of 'client' to default by 10.0.0.1: File exists",
+        ),
+        (
+            '.wired("client", "balancer", WireSpec(pcap="/nowhere/x.pcap"))',
+            "between 'client' and 'balancer' cannot record to /nowhere/x.pcap: No such file or directory",
+        ),
     ],
 )
-def test_a_sysctl_that_cannot_be_set_is_named(wish: str, told: str) -> None:
+def test_what_cannot_be_built_is_named(wish: str, told: str) -> None:
     needs_namespaces()
     found = python(
         f"""{PREPARE}
@@ -191,6 +204,9 @@ for body in (b"one", b"two"):
                         connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
                         answer = b"".join(iter(lambda: connection.recv(4096), b""))
                         assert answer.endswith(body)
+            limit = time.monotonic() + 5  # its counts are those of the last turn of its loop
+            while servers[0].counts().accepted < 50 and time.monotonic() < limit:
+                time.sleep(0.01)
             os.write(writing, str(servers[0].counts().accepted).encode())
         os._exit(0)
     os.close(writing)
@@ -234,10 +250,19 @@ def lab(end, name="nat"):
 
 @pytest.fixture
 def own_files() -> list[str]:
-    """A command in front that gives a process users, mounts and /tmp of its own: whatever appears there is ours."""
+    """A command in front that gives a process users, mounts and /tmp of its own: whatever appears there is ours.
+
+    Where this very checkout lies in one of them, it is laid in again.
+    """
     needs_namespaces()
-    mount = 'for d in /tmp /run /dev/shm; do mount -t tmpfs none $d; done; exec "$@"'
-    return ["unshare", "-Urm", "sh", "-c", mount, "sh", sys.executable, "-c"]
+    mount = """
+        mount --rbind "$0" /mnt
+        for d in /tmp /run /dev/shm; do mount -t tmpfs none $d; done
+        [ -e "$0" ] || { mkdir -p "$0" && mount --rbind /mnt "$0"; }
+        umount -l /mnt
+        exec "$@"
+    """
+    return ["unshare", "-Urm", "sh", "-ec", mount, str(TOP), sys.executable, "-c"]
 
 
 def test_twenty_networks_leave_nothing_and_neither_do_killed_ones(own_files: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,8 @@ def test_one_of_a_kind_has_no_number_and_more_can_be_had() -> None:
 
 def test_a_host_is_changed_and_the_rest_is_not() -> None:
     before = topologies.direct()
-    after = before.changed("client", sysctls={"a": "1"}, ports=(5, 6)).changed("client", sysctls={"b": "2"})
-    assert after.host("client") == Host("client", Role.CLIENT, sysctls={"a": "1", "b": "2"}, ports=(5, 6))
+    after = before.changed("client", sysctls={"net.a": "1"}, ports=(5, 6)).changed("client", sysctls={"net.b": "2"})
+    assert after.host("client") == Host("client", Role.CLIENT, sysctls={"net.a": "1", "net.b": "2"}, ports=(5, 6))
     assert after.host("balancer") is before.host("balancer")
     assert before.host("client").sysctls == {}
 
@@ -78,6 +79,18 @@ def test_a_host_is_changed_and_the_rest_is_not() -> None:
     ("make", "told"),
     [
         (lambda: network((CLIENT, CLIENT)), "two hosts are named 'client'"),
+        (lambda: network((), ENDS), "it has no host"),
+        (lambda: network((host(sysctls={"kernel.hostname": "x"}), BALANCER)), "'kernel.hostname' of 'client' is no"),
+        (lambda: network((host(sysctls={"net./../vm.swappiness": "1"}), BALANCER)), "is no sysctl of a network"),
+        (lambda: network((host(forward=Forward(("x",), (Target("10.0.0.2"),))), BALANCER)), "'x', which is no addr"),
+        (
+            lambda: network((host(forward=Forward(("10.0.0.1",), (Target("10.0.0.2"),), 0)), BALANCER)),
+            "what comes to port 0",
+        ),
+        (lambda: network((host(name="it's"), BALANCER)), '"it\'s" is no name: up to 63 letters'),
+        (lambda: network((host(name=""), BALANCER)), "'' is no name"),
+        (lambda: msgspec.structs.replace(topologies.direct(), name="a" * 64), "aaa' is no name"),
+        (lambda: msgspec.structs.replace(topologies.direct(), name="../a\n"), "'../a\\n' is no name"),
         (lambda: network((CLIENT, host(name="balancr"))), "unknown host 'balancer'; did you mean balancr?"),
         (lambda: network((CLIENT,), (ENDS[0], ENDS[0])), "joins 'client' to itself"),
         (lambda: network((CLIENT, BALANCER), ENDS, ENDS), "address 10.0.0.2 is given twice"),
@@ -153,3 +166,14 @@ def test_weights_are_turns() -> None:
     text = nat.ruleset(balancer)
     assert "numgen inc mod 7 map { 0-5 : 10.2.1.2 . 80, 6 : 10.2.2.2 . 80 }" in text
     assert "fd00" not in text and "10.2.3.2" not in text
+
+
+def test_the_wires_of_the_docs_can_be_built() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lab.md").read_text()
+    old, far = (
+        msgspec.json.decode(text, type=WireSpec) for text in re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    )
+    found = topologies.nat().wired("gateway", "balancer", old).wired("client-2", "gateway", far)
+    ends = [[end.host for end in link.ends] for link in found.links if link.wire is not None]
+    assert ends == [["client-2", "gateway"], ["gateway", "balancer"]]  # which of them is `a`, as the page says
+    assert old.b.kernel is not None and far.a.clock_shift < 0

@@ -360,6 +360,18 @@ def test_an_older_timestamp_is_not_stored() -> None:
     assert connection.ts == 100_000
 
 
+def test_a_segment_that_paws_rejects_is_counted_and_changes_nothing() -> None:
+    """In an open connection one tick is allowed, as for the record; at a TIME_WAIT none."""
+    host = old()
+    talk = Talk(host, 40000, 100_000, 1000)
+    talk.comes(PSH | ACK, 10, tsval=99_999)
+    assert host.counters == {}
+    talk.comes(FIN | ACK, tsval=90_000)
+    assert host.counters == {"PAWSEstab": 1}
+    [connection] = host.connections.values()
+    assert (connection.peer_fin, connection.ts) == (-1, 100_000)
+
+
 def test_without_timestamps_at_both_ends_nothing_is_written_and_time_wait_is_long() -> None:
     host = old()
     Talk(host, 40000, None, 1000).host_closes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from timewait.lab.wire.spec import ACKS_TO_SYNS, RESETS, Drop, End, OldKernel, WireSpec, spec
@@ -21,6 +22,15 @@ def test_plain_data_becomes_a_spec() -> None:
         delay=0.01, a=End(-500), b=End(kernel=made.b.kernel), drop=(Drop(name="resets", flags=("RST",), toward="b"),)
     )
     assert spec({}) == WireSpec()
+
+
+def test_it_survives_a_file() -> None:
+    made = WireSpec(
+        a=End(5, OldKernel("el7", {"tcp_tw_recycle": "1"})), drop=(ACKS_TO_SYNS, RESETS), loss=0.5, pcap="a.pcap"
+    )
+    assert msgspec.json.decode(msgspec.json.encode(made), type=WireSpec) == made
+    with pytest.raises(msgspec.ValidationError, match=r"2\.6\.33.*\$\.a\.kernel"):
+        msgspec.json.decode(b'{"a": {"kernel": {"name": "2.6.33"}}}', type=WireSpec)
 
 
 def test_the_ready_made_drops_are_valid() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from timewait.observe import netlink
 from timewait.observe.netlink import HEADER, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, Netlink, NetlinkError
-from timewait.observe.sock_diag import CONNECTED, SockDiag, State
+from timewait.observe.sock_diag import CONNECTED, SockDiag
+from timewait.tcp.states import State
 
 Datagram = bytes | OSError
 

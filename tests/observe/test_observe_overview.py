@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from observe.traffic import Traffic, agreed, ss
 from timewait.observe import netlink, overview
 from timewait.observe.overview import End, Lookout, Overview
-from timewait.observe.sock_diag import Rows, State, _layout
+from timewait.observe.sock_diag import Rows, _layout
+from timewait.tcp.states import State
 
 MakeTraffic = Callable[..., Traffic]
 

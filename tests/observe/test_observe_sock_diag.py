@@ -16,17 +16,8 @@ from hypothesis import strategies as st
 from observe.traffic import Traffic, agreed, ss, until
 from timewait.observe.bytecode import Match, Side
 from timewait.observe.netlink import NetlinkError
-from timewait.observe.sock_diag import (
-    CONNECTED,
-    SockDiag,
-    State,
-    ends,
-    halves,
-    held_at,
-    parse,
-    toward,
-    whole,
-)
+from timewait.observe.sock_diag import CONNECTED, SockDiag, ends, halves, held_at, parse, toward, whole
+from timewait.tcp.states import State
 
 MakeTraffic = Callable[..., Traffic]
 

@@ -11,9 +11,9 @@ import pytest
 
 from observe.traffic import Traffic, agreed, ss, until
 from timewait.observe import netlink, port_use, watcher
-from timewait.observe.sock_diag import State
 from timewait.observe.watcher import Watcher
 from timewait.run import PortUse
+from timewait.tcp.states import State
 
 MakeTraffic = Callable[..., Traffic]
 LOW, HIGH = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from timewait.observe.sock_diag import State
+from timewait.tcp.states import State
 
 T = TypeVar("T")
 U = TypeVar("U")

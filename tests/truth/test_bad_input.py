@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from kit import behaviours
 from kit.namespace import Namespace
-from kit.run_timewait import BAD_USAGE, Result, timewait
+from kit.run_timewait import BAD_USAGE, SCRIPT, Result, timewait
 from kit.servers import Server
 
 URL = "http://127.0.0.1:1/"  # nothing is sent: each of these is refused before
@@ -134,3 +136,12 @@ def test_what_is_no_saved_run(content: bytes, tmp_path: Path) -> None:
 
 def test_a_saved_run_that_is_not_there(tmp_path: Path) -> None:
     refused(timewait("report", tmp_path / "none.jsonl"), "none.jsonl")
+
+
+@pytest.mark.parametrize("words", [["watch", "--once"], ["rules", "syn"], ["lab", "show", "direct"]])
+def test_standard_files_that_the_caller_closed(words: list[str]) -> None:
+    """No fault, and no other file under their numbers that a line of output could go to."""
+    command = f"exec {shlex.quote(str(SCRIPT))} {shlex.join(words)}"
+    for closed in (">&-", "<&- >&-", "<&- >&- 2>&-"):
+        done = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -21,7 +21,8 @@ from timewait.plan import Closing
 from timewait.run import Run
 from timewait.tcp import length
 from timewait.tcp.kernels import kernel, knobs
-from timewait.tcp.segment import RST, SYN, Segment, s32
+from timewait.tcp.recycle import Record, drops_syn
+from timewait.tcp.segment import RST, SYN, Segment, s32, u32
 from timewait.verdict import Measure, Outcome, between, exactly
 
 RECYCLES = OldKernel("2.6.32", {"tcp_tw_recycle": 1})
@@ -112,9 +113,15 @@ def _stalled(here: Scene, run: Run) -> list[Measure]:
     events = [event for event in here.wire.events() if event.tsval is not None and event.record_ts is not None]
     if not events:
         return [exactly("clock 2.95 s behind: SYNs dropped (PAWSPassive)", 3 * FEW, 0)]
-    lag = s32(events[0].record_ts - events[0].tsval)  # type: ignore[operator]
+    record, first = Record(events[0].record_ts or 0, stamp=1), events[0].tsval or 0
+    lag = s32(record.ts - first)
     sends = here.stage.syn_schedule.sends
-    dropped = sum(lag - at * TICKS > 1 for at in sends)
+    row = kernel(RECYCLES.name)
+    settings = knobs(row, RECYCLES.knobs)
+    dropped = sum(
+        drops_syn(row.rules, settings, record, True, u32(first + round(at * TICKS)), record.stamp + int(at))
+        for at in sends
+    )
     if min(abs(lag - at * TICKS) for at in sends) < 50:  # ms; a timer's lateness would decide
         raise InconclusiveError(f"this machine took {BEHIND[SLOW] - lag} ms from one load to the next: too slow")
     fastest, slowest = quantiles(run.total.connect, (0.001, 1.0))

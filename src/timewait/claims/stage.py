@@ -19,14 +19,16 @@ from timewait.histogram import quantiles
 from timewait.lab.processes import MissingProgramError, ProgramError
 from timewait.lab.programs import BALANCERS, Settings
 from timewait.observe.counters import moved, read_counters
-from timewait.observe.sock_diag import SockDiag, State, held_at, toward
+from timewait.observe.sock_diag import SockDiag, held_at, toward
 from timewait.plan import Closing, Plan, Ports, Rate, RateUnit, parse_url
 from timewait.run import Run, Snapshot, Tick
 from timewait.tcp.kernels import Kernel, running
+from timewait.tcp.states import State
 from timewait.tcp.syn import Schedule, schedule
 
 if TYPE_CHECKING:
     from timewait.lab.network import LabHost, Network
+    from timewait.lab.recorder import Recorder
     from timewait.lab.topology import Topology
 
 Target = tuple[str, int]  # numeric address and port
@@ -109,16 +111,13 @@ class Stage:
         if self._pcap is None:
             yield
             return
-        from timewait.lab.recorder import Recorder
-
         folder = Path(self._pcap)
         ends = [link.ends[0] for link in network.topology.links]
         names = [f"{self.claim}-{self._built}-{end.host}-{end.interface}.pcap" for end in ends]
-        recorders = [
-            Recorder(network[end.host].namespace, end.interface, folder / name)
-            for end, name in zip(ends, names, strict=True)
-        ]
+        recorders: list[Recorder] = []
         try:
+            for end, name in zip(ends, names, strict=True):
+                recorders.append(self._recorder(network[end.host], end.interface, folder / name))
             yield
         finally:
             for recorder in recorders:
@@ -126,13 +125,22 @@ class Stage:
                 if recorder.error:
                     self.notes.append(recorder.error)
 
+    def _recorder(self, host: LabHost, interface: str, file: Path) -> Recorder:
+        from timewait.lab.recorder import Recorder
+
+        try:
+            return Recorder(host.namespace, interface, file)
+        except OSError as error:
+            raise InconclusiveError(f"{file} cannot be recorded to: {error.strerror or error}") from None
+
     def load(
         self, host: LabHost, url: str, closing: Closing, *, rate: float | None = None, seconds: float | None = None,
         count: int | None = None, at_once: int | None = None, per_connection: int = 1, ports: Ports | None = None,
         connect_timeout: float = 5.0, sources: tuple[str, ...] = (), say: str = "",
     ) -> Run:  # fmt: skip
         """Drives connections from a host and returns the record. `rate` in new connections a second (open loop),
-        else `at_once` connections in the closed loop; `count` in requests; `seconds` ends it."""
+        else `at_once` connections in the closed loop; `count` in requests; `seconds` ends it. Raises
+        InconclusiveError when a process of the load has died: the others' counts are not those of this load."""
         wish = Plan(
             requests_list=(parse_url(url),), closing=closing, requests=count, duration=seconds, connections=at_once,
             rate=Rate(rate, RateUnit.CONNECTIONS) if rate else None, requests_per_connection=per_connection,
@@ -145,7 +153,10 @@ class Stage:
 
         self._say(told)
         with host.entered():
-            return experiment.stress(wish, experiment.Listener(on_tick=on_tick, signals=False))
+            run = experiment.stress(wish, experiment.Listener(on_tick=on_tick, signals=False))
+        if run.lost_workers:
+            raise InconclusiveError(f"the load from {host.name} lost a process: {run.notes[0]}")
+        return run
 
     def time_wait(self, host: LabHost, *, to: Target | None = None, at: Target | None = None) -> int:
         """Sockets a host holds in TIME_WAIT: toward a destination, at an address of its own, or all."""

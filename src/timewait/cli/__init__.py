@@ -25,8 +25,20 @@ app = typer.Typer(
 )
 
 
+def _standard_files() -> None:
+    """Opens those that the caller has closed (`>&-`): the next file would get the number, and be written to."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
 def main() -> None:
     """Entry point of the `timewait` script."""
+    _standard_files()
     from timewait.cli import commands  # noqa: F401  registers every command on `app`
 
     try:

@@ -11,3 +11,4 @@ from timewait.cli import report  # noqa: F401
 from timewait.cli import demo  # noqa: F401
 from timewait.cli import simulate  # noqa: F401
 from timewait.cli.lab import list, show, up, shell, run  # noqa: F401
+from timewait.cli.rules import kernels, length, play, reuse, syn  # noqa: F401

@@ -86,9 +86,11 @@ def stress(
         _option("--connect-to", panel=SOURCE, text="HOST:PORT:ADDRESS:PORT, as in curl", metavar="SPEC"),
     ] = None,
     in_host: Annotated[
-        str, _option("--in", panel=SOURCE, text="a host of a lab that runs (timewait lab up)", metavar="HOST")
-    ] = "",
-    lab: Annotated[str, _option("--lab", panel=SOURCE, text="which lab, when several run", metavar="NAME")] = "",
+        str | None, _option("--in", panel=SOURCE, text="a host of a lab that runs (timewait lab up)", metavar="HOST")
+    ] = None,
+    lab: Annotated[
+        str | None, _option("--lab", panel=SOURCE, text="which lab, when several run", metavar="NAME")
+    ] = None,
     ipv4: Annotated[bool, _option("-4", "--ipv4", panel=SOURCE, text="IPv4 addresses only")] = False,
     ipv6: Annotated[bool, _option("-6", "--ipv6", panel=SOURCE, text="IPv6 addresses only")] = False,
     method: Annotated[

@@ -25,9 +25,9 @@ def watch(
     once: Annotated[bool, typer.Option("-1", "--once", help="Look once and end.")] = False,
     interval: Annotated[str, typer.Option(help="Time between two looks: 500ms, 1s, 1m.")] = "1s",
     in_host: Annotated[
-        str, typer.Option("--in", help="A host of a lab that runs (timewait lab up).", metavar="HOST")
-    ] = "",
-    lab: Annotated[str, typer.Option("--lab", help="Which lab, when several run.", metavar="NAME")] = "",
+        str | None, typer.Option("--in", help="A host of a lab that runs (timewait lab up).", metavar="HOST")
+    ] = None,
+    lab: Annotated[str | None, typer.Option("--lab", help="Which lab, when several run.", metavar="NAME")] = None,
 ) -> None:
     """Watch this host's TCP sockets: states and source ports toward each destination, counters that move.
 

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,25 +54,38 @@ def start(function: Callable[[], None], keep: Iterable[int] = ()) -> Child:
     ends (PR_SET_PDEATHSIG, prctl(2)), also by SIGKILL.
     """
     parent = os.getpid()
+    # A signal meant for the child waits until it has left our handlers behind: one of them would run in it otherwise.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        pid = _fork()
+        if pid == 0:
+            _become(function, parent, mask, {0, 1, 2, *keep})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return Child(pid)
+
+
+def _fork() -> int:
     with warnings.catch_warnings():
         # 3.12 warns of any fork beside threads. The threads here are NumPy's idle ones, which hold no lock of ours.
         warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid:
-        return Child(pid)
+        return os.fork()
+
+
+def _become(function: Callable[[], None], parent: int, mask: Iterable[int], kept: set[int]) -> NoReturn:
     status = 1
     try:
         die_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _close_all_but({0, 1, 2, *keep})
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _close_all_but(kept)
         function()
         status = 0
     except BaseException:
         os.write(2, traceback.format_exc().encode())  # sys.stderr may be a file whose descriptor is closed now
     finally:
         os._exit(status)  # never back into the parent's stack, its buffers or its atexit functions
-    raise AssertionError("not reached")
 
 
 def die_with_parent(parent: int) -> None:

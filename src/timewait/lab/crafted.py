@@ -35,7 +35,7 @@ _MSS = frames.options(frames.Options(mss=1460))
 
 
 class CraftedError(Exception):
-    """The host at the other end did not do what the helper waits for; the text says what came instead."""
+    """The host at the other end did not do what was waited for; the text says what came instead."""
 
 
 class Seen(NamedTuple):

@@ -12,7 +12,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 if TYPE_CHECKING:
     from timewait.lab.namespaces import Namespace
 
-__all__ = ["NetlinkError", "add_address", "add_route", "join", "set_sysctl", "up"]
+__all__ = ["NetlinkError", "add_address", "add_route", "has_ipv6", "join", "set_sysctl", "up"]
 
 IFA_F_NODAD = 2  # linux/if_addr.h: usable at once; on a link of two there is nobody to ask for a duplicate
 
@@ -50,6 +50,11 @@ def add_route(network: str, gateway: str) -> None:
 def set_sysctl(name: str, value: str) -> None:
     """Sets `net.ipv4.tcp_tw_reuse` and the like. Raises OSError: FileNotFoundError where the kernel has none."""
     Path("/proc/sys", name.replace(".", "/")).write_text(value)
+
+
+def has_ipv6() -> bool:
+    """Whether this kernel has IPv6 (it may be built, or booted, without)."""
+    return Path("/proc/sys/net/ipv6").exists()
 
 
 def _index(netlink: IPRoute, name: str) -> int:

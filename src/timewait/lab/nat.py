@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from timewait.lab import links
 from timewait.lab.processes import find
 from timewait.lab.topology import Forward, Host, Nat, PortChoice, Target
 
@@ -26,7 +27,7 @@ _TIMEOUT = "net.netfilter.nf_conntrack_tcp_timeout_"
 
 def apply(host: Host, run: Runs) -> dict[str, str]:
     """Loads the host's rules through `run`; the sysctls that go with them. Raises MissingProgramError."""
-    text = ruleset(host)
+    text = ruleset(host, ipv6=links.has_ipv6())
     if not text:
         return {}
     run([find("nft", PACKAGE), "-f", "-"], input=text)
@@ -36,16 +37,17 @@ def apply(host: Host, run: Runs) -> dict[str, str]:
     return {_TIMEOUT + name: str(seconds) for name, seconds in timeouts.items()}
 
 
-def ruleset(host: Host) -> str:
+def ruleset(host: Host, *, ipv6: bool = True) -> str:
     """The rules of a host in nft's language; empty where it translates nothing."""
+    families = _FAMILIES if ipv6 else {"ip": "."}
     lines: list[str] = []
     if host.nat:
-        lines += _source_nat(host.nat)
+        lines += _source_nat(host.nat, families)
         drops = [DROP_INVALID] * host.nat.drop_invalid + [DROP_ACKS_TO_SYNS] * host.nat.drop_acks_to_syns
         if drops:
             lines += _table("inet", "firewall", "forward", "filter", "forward", "filter", drops)
     if host.forward:
-        lines += _forward(host.forward)
+        lines += _forward(host.forward, families)
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -54,10 +56,10 @@ DROP_INVALID = "ct state invalid counter drop"
 DROP_ACKS_TO_SYNS = "ct direction reply ct status & assured == 0 tcp flags & (syn | rst | ack) == ack counter drop"
 
 
-def _source_nat(nat: Nat) -> Iterator[str]:
+def _source_nat(nat: Nat, families: dict[str, str]) -> Iterator[str]:
     flags = [nat.choice.value] if nat.choice is not PortChoice.KEEP else []
     flags += ["persistent"] if nat.persistent else []
-    for family, sign in _FAMILIES.items():
+    for family, sign in families.items():
         pool = [address for address in nat.pool if sign in address]
         if not pool:
             continue
@@ -77,8 +79,8 @@ def _ranges(family: str, pool: list[str], ports: tuple[int, int] | None) -> str:
     return addresses + (f":{ports[0]}-{ports[1]}" if ports else "")
 
 
-def _forward(forward: Forward) -> Iterator[str]:
-    for family, sign in _FAMILIES.items():
+def _forward(forward: Forward, families: dict[str, str]) -> Iterator[str]:
+    for family, sign in families.items():
         addresses = [address for address in forward.addresses if sign in address]
         targets = [target for target in forward.targets if sign in target.address and target.weight]
         if not addresses or not targets:

@@ -7,6 +7,7 @@ killed with it, so nothing is left behind however it ends.
 from __future__ import annotations
 
 import difflib
+import errno
 import ipaddress
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,13 +43,19 @@ class LabHost:
 
     @property
     def address(self) -> str:
-        """Its first IPv4 address."""
-        return next(address for address in self.addresses if ":" not in address)
+        """Its first IPv4 address. Raises TopologyError where it has none, as `address6` does."""
+        return self._first(".", "IPv4")
 
     @property
     def address6(self) -> str:
         """Its first IPv6 address."""
-        return next(address for address in self.addresses if ":" in address)
+        return self._first(":", "IPv6")
+
+    def _first(self, sign: str, family: str) -> str:
+        found = next((address for address in self.addresses if sign in address), "")
+        if not found:
+            raise TopologyError(f"host {self.name!r} has no {family} address")
+        return found
 
     def entered(self) -> AbstractContextManager[None]:
         """The calling thread is inside, as `Namespace.entered` says."""
@@ -60,7 +67,8 @@ class LabHost:
             done = processes.run(words, input=input, timeout=timeout)
         if done.status:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            reason = said[-1] if said else processes.death("it", done.status)
+            errors = [line for line in said if "Error" in line]  # nft shows a line and points at a word of it then
+            reason = (errors or said[-1:] or [processes.death("it", done.status)])[0]
             raise ProgramError(f"{' '.join(words)} on {self.name}: {reason}")
         return done.stdout
 
@@ -89,7 +97,7 @@ class LabHost:
     ) -> list[Server]:  # fmt: skip
         """Starts the lab's `Server` on every address, or on one: one for each family, IPv4 first."""
         servers = []
-        for one in [address] if address else ["0.0.0.0", "::"] if _has_ipv6() else ["0.0.0.0"]:
+        for one in [address] if address else ["0.0.0.0", "::"] if links.has_ipv6() else ["0.0.0.0"]:
             with self.entered():
                 server = Server(one, port, body, sized=sized)
             self._ended.callback(server.stop)
@@ -144,9 +152,7 @@ def build(topology: Topology) -> Iterator[Network]:
         sockets: dict[str, IPRoute] = {}
         for host in topology.hosts:
             namespace = stack.enter_context(Namespace(host.name))
-            addresses = [address.partition("/")[0] for end in topology.ends(host.name) for address in end.addresses]
-            addresses.sort(key=lambda address: ":" in address)
-            lab_host = LabHost(host, namespace, addresses)
+            lab_host = LabHost(host, namespace, _addresses(topology, host.name))
             network.hosts[host.name] = lab_host
             stack.callback(lab_host.close)
         with ExitStack() as while_building:
@@ -162,10 +168,34 @@ def build(topology: Topology) -> Iterator[Network]:
         yield network
 
 
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """What the kernel finds wrong with a part of a topology is that topology's fault, unless it is about rights."""
+    try:
+        yield
+    except links.NetlinkError as error:
+        if error.code in (errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        raise TopologyError(f"the kernel refuses {what}: {os.strerror(error.code)}") from None
+
+
+def _addresses(topology: Topology, host: str) -> list[str]:
+    """Without prefix length, IPv4 first."""
+    found = [address.partition("/")[0] for end in topology.ends(host) for address in end.addresses]
+    four, six = ([address for address in found if sign in address] for sign in ".:")
+    return four + (six if links.has_ipv6() else [])
+
+
 def _wire(network: Network, link: Link, spec: WireSpec) -> Wire:
     """The process between the hosts of a link; it makes their interfaces."""
     a, b = link.ends
-    wire = Wire(spec, (network[a.host].namespace, a.interface), (network[b.host].namespace, b.interface))
+    try:
+        wire = Wire(spec, (network[a.host].namespace, a.interface), (network[b.host].namespace, b.interface))
+    except OSError as error:
+        if not spec.pcap or error.filename != spec.pcap:
+            raise
+        between = f"the wire between {a.host!r} and {b.host!r}"
+        raise TopologyError(f"{between} cannot record to {spec.pcap}: {error.strerror}") from None
     network.wires.append(wire)
     return wire
 
@@ -175,7 +205,8 @@ def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
     one, other = link.ends
     if link.wire is None:
         peer = {"ifname": other.interface, "net_ns_fd": network[other.host].namespace.fd}
-        sockets[one.host].link("add", ifname=one.interface, kind="veth", peer=peer)
+        with _refused(f"interfaces {one.interface!r} on {one.host!r} and {other.interface!r} on {other.host!r}"):
+            sockets[one.host].link("add", ifname=one.interface, kind="veth", peer=peer)
     for end in link.ends:
         sockets[end.host].link("set", ifname=end.interface, state="up")
     # Once both ends are up: an IPv6 address given to an interface without carrier answers nobody for a second.
@@ -184,18 +215,20 @@ def _join(network: Network, sockets: dict[str, IPRoute], link: Link) -> None:
         index = netlink.link_lookup(ifname=end.interface)[0]
         for address in end.addresses:
             interface = ipaddress.ip_interface(address)
-            if interface.version == 6 and not _has_ipv6():
+            if interface.version == 6 and not links.has_ipv6():
                 continue
             flags = {"flags": links.IFA_F_NODAD} if interface.version == 6 else {}
-            netlink.addr(
-                "add", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen, **flags
-            )
+            with _refused(f"address {address} on {end.host!r}"):
+                netlink.addr(
+                    "add", index=index, address=str(interface.ip), prefixlen=interface.network.prefixlen, **flags
+                )
 
 
 def _configure(host: LabHost, netlink: IPRoute) -> None:
     for route in host.host.routes:
-        if ":" not in route.via or _has_ipv6():
-            netlink.route("add", dst=route.network, gateway=route.via)
+        if ":" not in route.via or links.has_ipv6():
+            with _refused(f"the way of {host.name!r} to {route.network} by {route.via}"):
+                netlink.route("add", dst=route.network, gateway=route.via)
     forwards = host.host.nat is not None or host.host.forward is not None
     wishes = {**(_FORWARDING if forwards else {}), **host.host.sysctls}
     if host.host.ports:
@@ -209,7 +242,7 @@ def _set(host: LabHost, name: str, value: str) -> None:
     try:
         host.set_sysctl(name, value)
     except FileNotFoundError:
-        if name.startswith("net.ipv6.") and not _has_ipv6():
+        if name.startswith("net.ipv6.") and not links.has_ipv6():
             return
         with host.entered():
             known = [one.name for one in Path("/proc/sys", *name.split(".")[:-1]).glob("*")]
@@ -218,10 +251,6 @@ def _set(host: LabHost, name: str, value: str) -> None:
         raise TopologyError(f"{host.name!r}: this kernel ({os.uname().release}) has no sysctl {name}{hint}") from None
     except OSError as error:
         raise TopologyError(f"{host.name!r}: the kernel refuses {name}={value}: {error.strerror}") from None
-
-
-def _has_ipv6() -> bool:
-    return Path("/proc/sys/net/ipv6").exists()
 
 
 def _server_died(host: str, server: Server) -> str | None:

@@ -120,9 +120,11 @@ def run(words: Sequence[str], *, input: str = "", timeout: float) -> Done:
     try:
         os.pwrite(files[0], input.encode(), 0)
         child = _spawn(words, (files[0], files[1], files[2]))
-        status = child.wait(timeout)
+        try:
+            status = child.wait(timeout)
+        finally:
+            child.stop(0.2)  # it has ended, unless it took too long or we were interrupted
         if status is None:
-            child.stop(0.2)
             raise ProgramError(f"{' '.join(words)} takes longer than {timeout:g} s")
         return Done(status, _text(files[1]), _text(files[2]))
     finally:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from timewait.lab import mounts
+from timewait.lab import links, mounts
 from timewait.lab.processes import Process, ProgramError, find
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True):
     port: int = 80
     body: str = "hello\n"
     keepalive: int = 75  # an idle client connection is kept this long; 0: closed after every answer
-    reset_clients: bool = False  # its end of a client connection is FIN and RST at once, which leaves no TIME_WAIT
+    reset_clients: bool = False  # FIN and RST at once: no TIME_WAIT, unless the client's FIN is faster than the RST
     upstream: Upstream = Upstream.SERVER
     sources: tuple[str, ...] = ()  # its addresses toward the servers, in turn; none: the kernel's choice
     backlog: int = 4096  # of listen(); net.core.somaxconn may be less
@@ -232,9 +232,7 @@ def _haproxy_servers(settings: Settings) -> list[str]:
 
 def _listening() -> list[str]:
     """Every address, a socket for each family, so that an IPv4 connection counts as one."""
-    if not Path("/proc/sys/net/ipv6").exists():
-        return ["0.0.0.0"]
-    return ["0.0.0.0", "[::]"]
+    return ["0.0.0.0", *(["[::]"] if links.has_ipv6() else [])]
 
 
 def _open_files() -> int:

@@ -107,7 +107,11 @@ def choose(name: str) -> Lab:
     labs = running()
     if not labs:
         inside = os.environ.get("TIMEWAIT_HOST")
-        hint = f"you are inside of one, at {inside}: leave this shell first" if inside else "start one with `timewait lab up nat`"
+        hint = (
+            f"you are inside of one, at {inside}: leave this shell first"
+            if inside
+            else "start one with `timewait lab up nat`"
+        )
         raise LabError(f"no lab is running here; {hint}")
     known = ", ".join(lab.name for lab in labs)
     if not name:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
@@ -18,6 +19,7 @@ import msgspec
 from timewait.lab.wire.spec import WireSpec
 
 _LONGEST_NAME = 15  # IFNAMSIZ less its terminating zero, linux/if.h
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # of hosts and topologies: in /etc/hosts, sockets, prompts
 
 
 class TopologyError(ValueError):
@@ -151,6 +153,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 def _problems(topology: Topology) -> Iterator[str]:
     names = [host.name for host in topology.hosts]
+    if not names:
+        yield "it has no host"
+    for name in (topology.name, *names):
+        if not _NAME.fullmatch(name):
+            yield f"{name!r} is no name: up to 63 letters, digits, - and _"
     for name in _twice(names):
         yield f"two hosts are named {name!r}"
     for link in topology.links:
@@ -187,6 +194,9 @@ def _host_problems(host: Host, ends: list[End]) -> Iterator[str]:
     for what, span in (("ports", host.ports), ("NAT ports", host.nat.ports if host.nat else None)):
         if span and not 1 <= span[0] <= span[1] <= 65535:
             yield f"the {what} of {host.name!r}, {span[0]}-{span[1]}, are no range within 1-65535"
+    for sysctl in host.sysctls:
+        if not re.fullmatch(r"net(\.[^./]+)+", sysctl):  # any other is the whole machine's, and outlasts the lab
+            yield f"{sysctl!r} of {host.name!r} is no sysctl of a network, such as net.ipv4.tcp_tw_reuse"
     networks = set().union(*(_networks(end) for end in ends))
     for route in host.routes:
         if route.network != "default" and not _is_interface(route.network):
@@ -215,11 +225,20 @@ def _nat_problems(name: str, nat: Nat, ends: list[End]) -> Iterator[str]:
 
 
 def _forward_problems(name: str, forward: Forward) -> Iterator[str]:
+    for address in forward.addresses:
+        if not _is_address(address):
+            yield f"{name!r} cannot balance what comes to {address!r}, which is no address"
+    if not 1 <= forward.port <= 65535:
+        yield f"{name!r} cannot balance what comes to port {forward.port}"
     if not forward.targets:
         yield f"the balancer {name!r} has no server to forward to"
     for target in forward.targets:
-        if not _is_interface(target.address) or not 1 <= target.port <= 65535 or not 0 <= target.weight <= 100:
+        if not _is_address(target.address) or not 1 <= target.port <= 65535 or not 0 <= target.weight <= 100:
             yield f"{name!r} cannot forward to {target.address}:{target.port} with weight {target.weight} (0-100)"
+
+
+def _is_address(text: str) -> bool:
+    return "/" not in text and _is_interface(text)
 
 
 def _is_interface(text: str) -> bool:

@@ -17,9 +17,10 @@ import numpy as np
 from timewait.observe import addresses, counters, sysctls
 from timewait.observe.bytecode import Side
 from timewait.observe.netlink import NetlinkError
-from timewait.observe.sock_diag import CONNECTED, Columns, Listener, Mask, Rows, SockDiag, State, ends, whole
+from timewait.observe.sock_diag import CONNECTED, Columns, Listener, Mask, Rows, SockDiag, ends, whole
 from timewait.run import PortUse
 from timewait.tcp.ports import capacity
+from timewait.tcp.states import State
 
 MOST_ENDS = 1000  # lines kept; what is over is counted in `left_out`
 

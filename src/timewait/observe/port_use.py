@@ -9,9 +9,10 @@ import numpy as np
 
 from timewait.observe.addresses import Destination
 from timewait.observe.bytecode import Filter, Side
-from timewait.observe.sock_diag import Address, Columns, Mask, Rows, State, ends, halves, held_at, toward
+from timewait.observe.sock_diag import Address, Columns, Mask, Rows, ends, halves, held_at, toward
 from timewait.run import PortUse
 from timewait.tcp.ports import capacity
+from timewait.tcp.states import State
 
 _MOST_IN_KERNEL = 32  # destinations filtered by the kernel; past that every socket costs it more than sending does
 

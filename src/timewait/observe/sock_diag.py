@@ -20,7 +20,6 @@ import socket
 import struct
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -28,6 +27,7 @@ import numpy as np
 from timewait.observe import netlink
 from timewait.observe.bytecode import Filter, Match, Side, compile_filter
 from timewait.observe.netlink import Netlink
+from timewait.tcp.states import State
 
 _SOCK_DIAG_BY_FAMILY = 20
 _INET_DIAG_REQ_BYTECODE = 1
@@ -42,23 +42,7 @@ Columns = np.ndarray[Any, np.dtype[np.uint64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-class State(IntEnum):
-    """include/net/tcp_states.h; NEW_SYN_RECV is shown by the kernel as SYN_RECV."""
-
-    ESTABLISHED = 1
-    SYN_SENT = 2
-    SYN_RECV = 3
-    FIN_WAIT1 = 4
-    FIN_WAIT2 = 5
-    TIME_WAIT = 6
-    CLOSE = 7
-    CLOSE_WAIT = 8
-    LAST_ACK = 9
-    LISTEN = 10
-    CLOSING = 11
-
-
-CONNECTED = frozenset(State) - {State.LISTEN, State.CLOSE}  # sockets with two ends
+CONNECTED = frozenset(State) - {State.LISTEN, State.CLOSE}  # sockets with two ends; NEW_SYN_RECV shows as SYN_RECV
 EVERY_FAMILY = (socket.AF_INET, socket.AF_INET6)
 
 _FIELDS: dict[str, tuple[str, int]] = {

@@ -7,7 +7,8 @@ connect; a tuple first seen before that is of unknown past.
 
 from __future__ import annotations
 
-MEMORY = 60.0  # seconds: TCP_TIMEWAIT_LEN
+from timewait.tcp.ports import TIME_WAIT_SECONDS as MEMORY
+
 MOST = 1_000_000
 
 

@@ -34,6 +34,7 @@ EMBRYONIC_RSTS = 1 << 27
 PASSIVE_OPENS = 1 << 28
 ATTEMPT_FAILS = 1 << 29
 ESTAB_RESETS = 1 << 30
+TSECR_REJECTED = 1 << 31
 
 NAMES: dict[int, str] = {
     PAWS_PASSIVE: "PAWSPassive",
@@ -67,6 +68,7 @@ NAMES: dict[int, str] = {
     PASSIVE_OPENS: "PassiveOpens",
     ATTEMPT_FAILS: "AttemptFails",
     ESTAB_RESETS: "EstabResets",
+    TSECR_REJECTED: "TSEcrRejected",
 }
 
 

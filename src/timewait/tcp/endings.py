@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 from timewait.tcp import counters
 from timewait.tcp.knobs import Knobs
-from timewait.tcp.length import fin_time, overflow_counters, overflows
+from timewait.tcp.length import fin_time, orphan, overflow_counters, overflows
 from timewait.tcp.profiles import Rules
 from timewait.tcp.states import Event, Sends, State, step
-from timewait.tcp.timewait import TCP_TIMEWAIT_LEN
 
 # As plain integers: compiled code does not take a State for the number it is.
 _CLOSE, _FIN_WAIT2, _TIME_WAIT = int(State.CLOSE), int(State.FIN_WAIT2), int(State.TIME_WAIT)
@@ -78,21 +77,18 @@ def _in_fin_wait2(end: End, event: int) -> Change:
 def _orphaned(rules: Rules, knobs: Knobs, given: Conditions, at_close: bool) -> Change:
     """An orphan is in FIN_WAIT2: its FIN is acknowledged, the peer's is still to come.
 
-    `at_close`: by close() after shutdown(); otherwise the ACK found it an orphan. A wait of up to 60 s
-    (`tcp_fin_time()`) is spent as a TIME_WAIT socket of this substate, at once. A longer one begins as a full socket;
-    when its timer has run what exceeds 60 s, `tcp_keepalive_timer()` makes it such a TIME_WAIT, for the same time
-    once more. TCP_LINGER2 below 0 ends it with a RST.
+    `at_close`: by close() after shutdown(); otherwise the ACK found it an orphan. How it waits, `length.orphan` says.
+    TCP_LINGER2 below 0 ends it with a RST.
     """
     if given.linger2_s < 0:
         counted = counters.ABORT_ON_LINGER if at_close else counters.ABORT_ON_DATA
         return Change(End(_CLOSE, True, False), _RST, counted, 0, 0)
-    wait = fin_time(knobs, given.rto_ms, given.linger2_s, rules.hz)
-    if wait > TCP_TIMEWAIT_LEN:
-        more = wait - TCP_TIMEWAIT_LEN
-        return Change(End(_FIN_WAIT2, True, False), _NOTHING, 0, more, more)
+    first = orphan(rules, fin_time(knobs, given.rto_ms, given.linger2_s, rules.hz))
+    if first.full_ms:
+        return Change(End(_FIN_WAIT2, True, False), _NOTHING, 0, first.full_ms, first.time_wait_ms)
     if overflows(knobs, given.buckets):
         return Change(End(_CLOSE, True, False), _NOTHING, overflow_counters(rules), 0, 0)
-    return Change(End(_TIME_WAIT, True, True), _NOTHING, 0, 0, wait)
+    return Change(End(_TIME_WAIT, True, True), _NOTHING, 0, 0, first.time_wait_ms)
 
 
 class Ending(NamedTuple):

@@ -144,6 +144,8 @@ class Request(NamedTuple):
     has_ts: bool
     ts: int  # of the SYN
     last_ack_ms: int = 0
+    first_tsval: int = 0  # of our SYN-ACKs: the first one's timestamp,
+    last_tsval: int = 0  # and the last one's
 
 
 def judge_request(
@@ -156,8 +158,9 @@ def judge_request(
     """
     flags, last = segment.flags & _FLAGS, request.last_ack_ms
     rcv_nxt = u32(request.rcv_isn + 1)
-    rejected = False
+    rejected = misquotes = False
     if request.has_ts and segment.has_ts:
+        misquotes = rules.checks_echo and segment.tsecr != 0 and not _echoes(request, segment.tsecr)
         # The kernel does not know when the SYN came and takes it to be as old as the SYN-ACK's timer is long.
         rejected = rejects(rules, request.ts, now_s - 1, segment.tsval, flags & RST != 0, now_s)
     if segment.seq == request.rcv_isn and flags == SYN and not rejected:
@@ -167,8 +170,9 @@ def judge_request(
             last = now_ms
         return Judgement(Action.COOKIE, 0, last)
     if not keeps_request(request, segment):
-        if rejected or not in_window(segment.seq, end_seq(segment), rcv_nxt, u32(rcv_nxt + request.rcv_wnd)):
-            counted = counters.PAWS_ESTAB if rejected else 0
+        fits = in_window(segment.seq, end_seq(segment), rcv_nxt, u32(rcv_nxt + request.rcv_wnd))
+        if rejected or misquotes or not fits:
+            counted = counters.PAWS_ESTAB if rejected else counters.TSECR_REJECTED if misquotes else 0
             if flags & RST:
                 return Judgement(Action.IGNORE, counted, last)
             if rules.limits_synrecv_acks and concerns(rules, segment):
@@ -183,6 +187,11 @@ def judge_request(
             return Judgement(Action.KILL if flags & RST else Action.RESET, counted, last)
         return Judgement(Action.ACCEPT if flags & ACK else Action.IGNORE, 0, last)
     return Judgement(Action.RESET, 0, last)
+
+
+def _echoes(request: Request, tsecr: int) -> bool:
+    """Whether this is the timestamp of a SYN-ACK, or lies between those of two (6.15+)."""
+    return u32(request.last_tsval - request.first_tsval) >= u32(tsecr - request.first_tsval)
 
 
 def keeps_request(request: Request, segment: Segment) -> bool:

@@ -40,7 +40,7 @@ def kernel(name: str) -> Kernel:
             return row
     found = _distribution(word) or _same_series(parse_release(word))
     if not found:
-        raise UnknownKernelError(f"kernel {name!r}: no rules were read for it; nearest: {', '.join(_nearest(word))}")
+        raise UnknownKernelError(f"kernel {name!r}: no rules were read for it; {_nearest(word)}")
     return found[-1]
 
 
@@ -68,33 +68,32 @@ def _mainline() -> list[Kernel]:
     return [row for row in KERNELS if not row.name.startswith("el")]
 
 
-def _nearest(word: str) -> list[str]:
+def _nearest(word: str) -> str:
+    """ "nearest: 5.4, 5.10"; every name where the word is like none."""
     import difflib
 
-    release = parse_release(word)
+    release, names = parse_release(word), [row.name for row in KERNELS]
     if release > (0, 0, 0):
         rows = _mainline()
         below = [row.name for row in rows if row.release < release][-1:]
-        above = [row.name for row in rows if row.release > release][:1]
-        return below + above
-    names = [row.name for row in KERNELS]
-    return difflib.get_close_matches(word, names, n=3, cutoff=0.3) or names
+        near = below + [row.name for row in rows if row.release > release][:1]
+    else:
+        near = difflib.get_close_matches(word, names, n=3, cutoff=0.3)
+    return f"nearest: {', '.join(near)}" if near else f"known: {', '.join(names)}"
 
 
 def running(text: str) -> Kernel:
-    """The row that stands for `uname -r`: the last one not newer, with what is known to have changed since.
-
-    The newest where the text says nothing.
+    """The row that stands for `uname -r`: that of its series, or else the last one before it, with what is known to
+    have changed since. The newest where the text says nothing.
     """
-    marked = _distribution(text)
-    if marked:
-        return marked[0]
     release = parse_release(text)
     if release == (0, 0, 0):
         return KERNELS[-1]
-    older = [row for row in _mainline() if row.release[:2] <= release[:2]]
-    same = [row for row in older if row.release[:2] < release[:2] or row.release <= release]
-    return _changed_since((same or older or [KERNELS[0]])[-1], release)
+    found = _distribution(text) or _same_series(release)
+    if found:
+        return found[-1]
+    older = [row for row in _mainline() if row.release <= release]
+    return _changed_since((older or [KERNELS[0]])[-1], release)
 
 
 def _changed_since(row: Kernel, release: Release) -> Kernel:
@@ -102,7 +101,7 @@ def _changed_since(row: Kernel, release: Release) -> Kernel:
     for since, rules, defaults in CHANGES:
         if row.release[:2] < since <= release[:2]:
             row = row._replace(rules=row.rules._replace(**rules), defaults=row.defaults._replace(**defaults))
-    return row if release <= row.release else row._replace(release=release)
+    return row._replace(release=max(release, row.release))
 
 
 def has_knob(row: Kernel, name: str) -> bool:

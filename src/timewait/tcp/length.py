@@ -19,7 +19,8 @@ from timewait.tcp.timewait import TCP_TIMEWAIT_LEN
 RECYCLE_SLOTS = 32  # INET_TWDR_RECYCLE_SLOTS, the fast wheel
 TWKILL_SLOTS = 8  # INET_TWDR_TWKILL_SLOTS, the slow one
 TWKILL_PERIOD = TCP_TIMEWAIT_LEN // TWKILL_SLOTS  # ms: 7.5 s
-WHEEL_LEVELS, LEVEL_SIZE = 9, 64  # kernel/time/timer.c
+LEVEL_SIZE = 64  # slots of a level, kernel/time/timer.c
+COARSEST = 8**8  # jiffies a slot of the last level is wide
 
 
 class Ending(NamedTuple):
@@ -30,6 +31,15 @@ class Ending(NamedTuple):
     counter: int  # bit of timewait.tcp.counters: TW or TWKilled
     busy_low_ms: int  # the same range while other short TIME_WAITs wait on the fast wheel
     busy_high_ms: int
+
+
+class Orphan(NamedTuple):
+    """How an orphan spends its FIN_WAIT2, ms: first as a full socket, whose timer fires between `full_ms` and
+    `late_ms`, then as a TIME_WAIT socket of this substate."""
+
+    full_ms: int
+    late_ms: int
+    time_wait_ms: int
 
 
 class Length(NamedTuple):
@@ -76,6 +86,15 @@ def fin_time(knobs: Knobs, rto_ms: int, linger2_s: int, hz: int) -> int:
     return max(wanted, short(rto_ms, hz))
 
 
+def orphan(rules: Rules, wait_ms: int) -> Orphan:
+    """What becomes of the wait of `fin_time`. Up to 60 s are a TIME_WAIT socket's, at once. What exceeds them is a
+    full socket's, and `tcp_keepalive_timer()` then makes a TIME_WAIT of it for the same time once more."""
+    more = wait_ms - TCP_TIMEWAIT_LEN
+    if more <= 0:
+        return Orphan(0, 0, wait_ms)
+    return Orphan(more, _late(rules, more), more)
+
+
 def time_wait(
     rules: Rules,
     knobs: Knobs,
@@ -105,11 +124,16 @@ def ends(rules: Rules, timeout_ms: int) -> Ending:
     if rules.timer == WHEELS:
         return _wheels(timeout_ms, rules.hz)
     counter = counters.TW_KILLED if timeout_ms <= 4000 else counters.TW
-    late = timeout_ms
-    if rules.timer != EXACT_TIMER:
-        ticks = jiffies(timeout_ms, rules.hz)
-        late = in_ms(ticks + granularity(ticks), rules.hz)
+    late = _late(rules, timeout_ms)
     return Ending(timeout_ms, late, counter, timeout_ms, late)
+
+
+def _late(rules: Rules, timeout_ms: int) -> int:
+    """When a timer of the kernel fires at the latest, ms. Those of 4.8 and later are coarse, others exact."""
+    if rules.timer in (WHEELS, EXACT_TIMER):
+        return timeout_ms
+    ticks = jiffies(timeout_ms, rules.hz)
+    return in_ms(ticks + granularity(ticks), rules.hz)
 
 
 def _wheels(timeout_ms: int, hz: int) -> Ending:
@@ -131,10 +155,10 @@ def _wheels(timeout_ms: int, hz: int) -> Ending:
 
 def recycle_tick(hz: int) -> int:
     """INET_TWDR_RECYCLE_TICK, the power of two of jiffies in a slot of the fast wheel: 128 ms at 1000 and 250 HZ."""
-    bits = 5
-    while bits < 12 and hz > 1 << bits:
-        bits += 1
-    return bits + 2 - 5
+    tick, reach = 2, 32
+    while tick < 9 and hz > reach:
+        tick, reach = tick + 1, reach * 2
+    return tick
 
 
 def granularity(ticks: int) -> int:
@@ -143,7 +167,7 @@ def granularity(ticks: int) -> int:
     `calc_wheel_index()`, kernel/time/timer.c.
     """
     step, reach = 1, LEVEL_SIZE - 1
-    while ticks >= reach and step < 8 ** (WHEEL_LEVELS - 1):
+    while ticks >= reach and step < COARSEST:
         step, reach = step * 8, reach * 8
     return step
 

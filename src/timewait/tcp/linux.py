@@ -152,18 +152,19 @@ class Linux:
         """How long a TIME_WAIT lasts that begins now.
 
         `rto`: retransmission timeout of the connection, seconds. `fin_wait2`: not TIME_WAIT proper, but an orphan
-        whose peer has not sent its FIN; `linger2`: its TCP_LINGER2, seconds.
+        whose peer has not sent its FIN, from the ACK of its own on; `linger2`: its TCP_LINGER2, seconds.
         """
         rules, knobs, rto_ms = self.kernel.rules, self.knobs, round(rto * 1000)
         waits = length.fin_time(knobs, rto_ms, linger2, rules.hz) if fin_wait2 else 0
+        first = length.orphan(rules, waits)
         stamp = 1 if timestamps and knobs.tcp_timestamps else 0
-        found = length.time_wait(rules, knobs, rto_ms, stamp, ipv6, waits)
-        told = self._told("", found.rule, found.counter)
+        found = length.time_wait(rules, knobs, rto_ms, stamp, ipv6, first.time_wait_ms)
+        told = self._told("", rulebook.LENGTH_LONG_ORPHAN if first.full_ms else found.rule, found.counter)
         ending = found.ending
         return Lasts(
-            seconds=(ending.low_ms / 1000, ending.high_ms / 1000),
-            busy_seconds=(ending.busy_low_ms / 1000, ending.busy_high_ms / 1000),
-            nominal_seconds=found.nominal_ms / 1000,
+            seconds=((first.full_ms + ending.low_ms) / 1000, (first.late_ms + ending.high_ms) / 1000),
+            busy_seconds=((first.full_ms + ending.busy_low_ms) / 1000, (first.late_ms + ending.busy_high_ms) / 1000),
+            nominal_seconds=(first.full_ms + found.nominal_ms) / 1000,
             counter=told.counters[0],
             counted="when it begins" if rules.counts_at_entry else "at its end",
             rule=told.rule,

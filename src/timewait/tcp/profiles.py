@@ -16,6 +16,7 @@ HOST_WIDE, PER_ADDRESSES, PER_TUPLE = 0, 1, 2  # what the offset of a TSval belo
 LINEAR, LINEAR_EVEN, TWO_PASSES, PERTURBED = 0, 1, 2, 3  # how connect() searches for a port
 SECONDS_2, SECONDS_1, DELAY = 0, 1, 2  # how old a TIME_WAIT must be for tcp_tw_reuse
 WHEELS, EXACT_TIMER, LAZY_TIMER = 0, 1, 2  # what ends a TIME_WAIT
+POWER_OF_TWO, AT_BACKLOG, ABOVE_BACKLOG = 0, 1, 2  # how many requests fill the SYN queue
 NO_RECORD, INET_PEER, METRICS, METRICS_PAIR = 0, 1, 2, 3  # where tcp_tw_recycle keeps what it knows of a peer
 
 DAYS_24, INT_MAX_US = 24 * 86400, 2147  # TCP_PAWS_24DAYS; TCP_PAWS_WRAP = INT_MAX / USEC_PER_SEC since 6.7
@@ -37,6 +38,7 @@ class Rules(NamedTuple):
     challenges_old_syn: bool = True  # a SYN with an old timestamp is challenged, not counted as PAWS
     limits_synrecv_acks: bool = True  # tcp_invalid_ratelimit also holds for segments that do not fit a SYN_RECV
     # a SYN at a listener: tcp_conn_request()
+    syn_queue: int = ABOVE_BACKLOG
     accept_queue_young: bool = False  # a full accept queue drops only while more than one young request waits
     counts_listen_drops: bool = True  # ListenDrops, and ListenOverflows at a full accept queue
     counts_syn_queue: bool = True  # TCPReqQFullDoCookies, TCPReqQFullDrop
@@ -65,6 +67,7 @@ class Rules(NamedTuple):
     ts_in_ms: bool = True  # 1 ms ticks; otherwise jiffies
     ts_offset: int = PER_ADDRESSES
     knows_usec_ts: bool = False  # the route feature tcp_usec_ts
+    checks_echo: bool = False  # what answers a SYN-ACK must echo a timestamp of one: tcp_check_req()
     # SYNs that get no answer: tcp_retransmit_timer(), tcp_rcv_synsent_state_process()
     syn_rto_ms: int = 1000
     ack_must_be_next: bool = False  # only an ACK of exactly our SYN is acceptable
@@ -93,6 +96,7 @@ _2_6_32 = Rules(
     fits_rst_before_fin=False,
     challenges_old_syn=False,
     limits_synrecv_acks=False,
+    syn_queue=POWER_OF_TWO,
     accept_queue_young=True,
     counts_listen_drops=False,
     counts_syn_queue=False,
@@ -141,7 +145,13 @@ _EL7 = _3_10._replace(
     port_search=LINEAR_EVEN,
 )
 _4_1 = _EL7._replace(rfc1337_rearms=True, timer=EXACT_TIMER, port_search=LINEAR)
-_4_9 = _4_1._replace(limits_synrecv_acks=True, cookie_counts_drop=False, timer=LAZY_TIMER, port_search=TWO_PASSES)
+_4_9 = _4_1._replace(
+    limits_synrecv_acks=True,
+    syn_queue=AT_BACKLOG,
+    cookie_counts_drop=False,
+    timer=LAZY_TIMER,
+    port_search=TWO_PASSES,
+)
 _4_10_1 = _4_9._replace(ts_offset=PER_TUPLE)
 _4_10_17 = _4_9._replace(ts_offset=PER_ADDRESSES)
 _4_11 = _4_10_17._replace(fits_rst_before_fin=True, accept_queue_young=False)
@@ -151,12 +161,18 @@ _4_19 = _4_12._replace(
 )
 _5_4 = _4_19._replace(reuse_not_in_fin_wait2=True, port_search=PERTURBED, sole_owner_unchecked=False)
 _5_10 = _4_19._replace(fast_syn_resend=True)
-_5_15 = _5_4._replace(fast_syn_resend=True)
-_6_1 = _5_15._replace(reuse_not_in_fin_wait2=False, counts_at_entry=True)
+_5_15 = _5_4._replace(fast_syn_resend=True, syn_queue=ABOVE_BACKLOG)
+_6_1 = _5_15._replace(syn_queue=AT_BACKLOG, reuse_not_in_fin_wait2=False, counts_at_entry=True)
 _6_6 = _6_1._replace(challenges_old_syn=True)
-_6_12 = _6_6._replace(reuse_not_in_fin_wait2=True, paws_wrap_s=INT_MAX_US, own_range_by_one=True, knows_usec_ts=True)
+_6_12 = _6_6._replace(
+    syn_queue=ABOVE_BACKLOG,
+    reuse_not_in_fin_wait2=True,
+    paws_wrap_s=INT_MAX_US,
+    own_range_by_one=True,
+    knows_usec_ts=True,
+)
 _6_14 = _6_12._replace(reuse_age=DELAY, old_ack_counter=counters.PAWS_OLD_ACK)
-_6_18 = _6_14._replace(tw_paws_counter=counters.PAWS_TIMEWAIT, ts_offset=PER_TUPLE)
+_6_18 = _6_14._replace(tw_paws_counter=counters.PAWS_TIMEWAIT, ts_offset=PER_TUPLE, checks_echo=True)
 
 _K_2_6_32 = Knobs(tcp_syn_retries=5, ip_local_port_range=_OLD_PORTS)
 _K_4_19 = Knobs(tcp_tw_reuse=2)
@@ -194,6 +210,7 @@ CHANGES: tuple[tuple[tuple[int, int], dict[str, Any], dict[str, Any]], ...] = (
     ((5, 6), {"fast_syn_resend": True}, {}),
     ((6, 5), {}, {"tcp_syn_linear_timeouts": 4}),
     ((6, 7), {"paws_wrap_s": INT_MAX_US, "knows_usec_ts": True}, {}),
+    ((6, 15), {"checks_echo": True}, {}),
     ((6, 16), {"tw_paws_counter": counters.PAWS_TIMEWAIT}, {}),
 )
 """What changed between the rows, for a running kernel that has no row: release, rules, defaults. These are from the

@@ -49,6 +49,7 @@ LAST_QUARTER = 44
 LENGTH_60 = 50
 LENGTH_RECYCLE = 51
 LENGTH_FIN_WAIT2 = 52
+LENGTH_LONG_ORPHAN = 53
 # tcp_tw_reuse
 REUSE_NO_TS = 60
 REUSE_BOUND = 61
@@ -114,8 +115,8 @@ RULES: dict[int, Rule] = {
         "tcp_tw_recycle: it has no timestamp, and a connection from this address left one less than 60 s ago",
         *_REQUEST,
     ),
-    RECYCLE_GONE: Rule("this kernel has no tcp_tw_recycle", *_REQUEST),
-    RECYCLE_OFF: Rule("tcp_tw_recycle is off", *_REQUEST),
+    RECYCLE_GONE: Rule("nothing is against it: this kernel has no tcp_tw_recycle", *_REQUEST),
+    RECYCLE_OFF: Rule("nothing is against it: tcp_tw_recycle is off", *_REQUEST),
     RECYCLE_IPV6: Rule(
         "tcp_tw_recycle of this kernel knows IPv4 only", "tcp_v6_conn_request()", "net/ipv6/tcp_ipv6.c"
     ),
@@ -140,6 +141,12 @@ RULES: dict[int, Rule] = {
         "timeout",
         "tcp_fin_time()",
         "include/net/tcp.h",
+    ),
+    LENGTH_LONG_ORPHAN: Rule(
+        "an orphan that waits for more than 60 s spends what exceeds them as a full socket, and as long once more as "
+        "a TIME_WAIT",
+        "tcp_keepalive_timer()",
+        "net/ipv4/tcp_timer.c",
     ),
     REUSE_NO_TS: Rule("the old connection had no timestamps", *_UNIQUE),
     REUSE_BOUND: Rule("a port bound before connect() takes it over at once, whatever tcp_tw_reuse says", *_UNIQUE),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import Any
 
 from timewait.cli.lab.canvas import Canvas
-from timewait.lab.topology import Forward, Host, Nat, PortChoice, Role, Topology
+from timewait.cli.lab.words import notes, wire_words
+from timewait.lab.topology import Host, Role, Topology
 
 _FRAME = 4  # columns of a box that are not text
 
@@ -17,34 +17,6 @@ def draw(topology: Topology, width: int, *, ascii_only: bool = False) -> str:
     head = textwrap.fill(f"{topology.name}: {topology.title}", width)
     body = _drawn(topology, width, ascii_only=ascii_only) or _listed(topology, width)
     return "\n".join([head, "", *body, *_wires(topology, width, ascii_only=ascii_only)])
-
-
-def notes(host: Host) -> list[str]:
-    """What is particular about a host, a line each."""
-    lines = [*_nat_notes(host.nat)] if host.nat else []
-    lines += _forward_notes(host.forward) if host.forward else []
-    if host.ports:
-        lines.append(f"ports {host.ports[0]}-{host.ports[1]}")
-    return lines + [f"{name.removeprefix('net.ipv4.')}={value}" for name, value in host.sysctls.items()]
-
-
-def _nat_notes(nat: Nat) -> list[str]:
-    ports = f" ports {nat.ports[0]}-{nat.ports[1]}" if nat.ports else ""
-    choice = "" if nat.choice is PortChoice.KEEP else f" {nat.choice}"
-    first = f"NAT to {' '.join(nat.pool)}{ports}{choice}" + (" persistent" if nat.persistent else "")
-    times = [f"{name} {seconds} s" for name, seconds in nat.timeouts.items()]
-    lines = [first, *(["forgets after: " + ", ".join(times)] if times else [])]
-    lines += ["drops what conntrack calls invalid"] * nat.drop_invalid
-    return lines + ["drops ACKs to SYNs"] * nat.drop_acks_to_syns
-
-
-def _forward_notes(forward: Forward) -> list[str]:
-    targets = ", ".join(
-        target.address + (f" (weight {target.weight})" if target.weight != 1 else "") for target in forward.targets
-    )
-    kind = "full NAT" if forward.full else "servers see the client's address"
-    strip = ["takes timestamps out of SYNs"] if forward.strip_timestamps else []
-    return [f"port {forward.port} to {targets} in turn; {kind}", *strip]
 
 
 def _text(topology: Topology, host: Host) -> list[str]:
@@ -170,33 +142,10 @@ def _wires(topology: Topology, width: int, *, ascii_only: bool) -> list[str]:
     lines = []
     for link in topology.links:
         if link.wire is not None:
-            ends = f"{link.ends[0].host} - {link.ends[1].host}"
-            text = f"{_wire_sign(ascii_only)} wire {ends}: {', '.join(_differences(link.wire)) or 'as it is'}"
+            text = f"{_wire_sign(ascii_only)} {wire_words(link)}"
             lines += textwrap.wrap(text, width, subsequent_indent="  ")
     return ["", *lines] if lines else []
 
 
 def _wire_sign(ascii_only: bool) -> str:
     return "*" if ascii_only else "◇"
-
-
-def _differences(spec: Any, prefix: str = "") -> list[str]:
-    """The settings of a wire that are not its defaults: `delay=0.02`, `a.clock_shift=5000`."""
-    plain = type(spec)()
-    found: list[str] = []
-    for name in spec.__struct_fields__:
-        value = getattr(spec, name)
-        if value == getattr(plain, name):
-            continue
-        if hasattr(value, "__struct_fields__") and value.__struct_fields__ and hasattr(getattr(plain, name), name):
-            found += _differences(value, f"{prefix}{name}.")
-        else:
-            found.append(f"{prefix}{name}={_plainly(value)}")
-    return found
-
-
-def _plainly(value: Any) -> str:
-    named = (
-        [getattr(one, "name", one) for one in value] if isinstance(value, tuple) else [getattr(value, "name", value)]
-    )
-    return " ".join(map(str, named))

@@ -5,12 +5,17 @@ from __future__ import annotations
 from timewait.cli.lab import refusals
 
 
-def inside(host: str, name: str = "") -> None:
-    """Moves this process there; nothing when `host` is empty. Call it first: threads must not have started yet."""
-    if not host:
+def inside(host: str | None, name: str | None = None) -> None:
+    """Moves this process there; nothing without a host. Call it first: threads must not have started yet.
+
+    An empty word is no host: `--in "$HOST"` with nothing in it must not become this machine.
+    """
+    if host is None and name is None:
         return
     with refusals():
         from timewait.lab.joining import join
-        from timewait.lab.registry import choose
+        from timewait.lab.registry import LabError, choose
 
-        join(choose(name), host)
+        if host is None:
+            raise LabError(f"--lab {name} needs --in HOST: which of its hosts")
+        join(choose(name or ""), host)

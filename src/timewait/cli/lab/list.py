@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from timewait.cli.consoles import quiet_pipe
 from timewait.cli.lab import lab
+from timewait.cli.pipes import quiet_pipe
 
 
 @lab.command("list")
@@ -42,20 +42,19 @@ def list_(json: Annotated[bool, typer.Option("--json", help="One JSON object.")]
             }
             sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
             return
-        width = max(len(one.name) for one in topologies)
         print("Topologies (timewait lab show NAME, timewait lab up NAME)")
-        for one in topologies:
-            print(f"  {one.name:<{width}}  {one.title}")
+        _print_terms({one.name: one.title for one in topologies})
         print("\nClaims (timewait lab run NAME..., timewait lab run all)")
-        width, columns = max(map(len, claims())), max(60, min(110, shutil.get_terminal_size().columns))
-        for claim in claims().values():
-            title = claim.title + (" (slow)" if claim.slow else "")
-            print(
-                textwrap.fill(
-                    title, columns, initial_indent=f"  {claim.id:<{width}}  ", subsequent_indent=" " * (width + 4)
-                )
-            )
+        _print_terms({one.id: one.title + (" (slow)" if one.slow else "") for one in claims().values()})
         if labs:
             print("\nRunning (timewait lab shell HOST)")
             for running_lab in labs:
                 print(f"  {running_lab.name}  {' '.join(running_lab.hosts)}")
+
+
+def _print_terms(terms: dict[str, str]) -> None:
+    """Names in a column, what they mean beside them."""
+    width, columns = max(map(len, terms)), max(60, min(110, shutil.get_terminal_size().columns))
+    for name, meaning in terms.items():
+        indent = " " * (width + 4)
+        print(textwrap.fill(meaning, columns, initial_indent=f"  {name:<{width}}  ", subsequent_indent=indent))

@@ -62,7 +62,13 @@ def run(
             _play(chosen, balancer, pcap, results, quiet=json)
         except KeyboardInterrupt:
             interrupted = True
+            if not results:
+                print("timewait: interrupted before the first of them was done", file=sys.stderr)
     _report(results, json=json, verbose=verbose)
+    for note in [
+        note for one in results for note in one.notes if pcap and note.startswith(str(Path(pcap).resolve()))
+    ]:
+        print(f"timewait: {note}", file=sys.stderr)  # a capture that is not complete, also where notes are not shown
     if html:
         from timewait.report.experiments import write_html
 
@@ -88,11 +94,14 @@ def _refuse(sentence: str) -> None:
 
 
 def _prepare(html: str | None, pcap: str | None) -> None:
-    """Finds out before the experiments, not after them, that something cannot be written."""
+    """Finds out before the experiments, not after them, that something cannot be written. Leaves no empty page."""
     try:
         if html:
+            fresh = not Path(html).exists()
             with Path(html).open("ab"):
                 pass
+            if fresh:
+                Path(html).unlink()
         if pcap:
             Path(pcap).mkdir(parents=True, exist_ok=True)
             if not os.access(pcap, os.W_OK | os.X_OK):
@@ -134,7 +143,7 @@ def _live(console: Console, results: list[Result], total: int) -> Iterator[Progr
             now = Text(f"{len(results)} of {total} done", style="dim")
             if claim is not None:
                 now.append(f" · {claim.id}: {text}")
-                now.truncate(console.width - 1, overflow="ellipsis")
+                now.truncate(console.width - 3, overflow="ellipsis")  # room for the terminal's ^C, else it wraps
             live.update(Group(*([table(shown, console.width)] if shown else []), now), refresh=True)
 
         yield progress

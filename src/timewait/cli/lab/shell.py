@@ -21,7 +21,7 @@ def shell(
     command: Annotated[
         list[str] | None, typer.Argument(metavar="COMMAND", help="Run this instead of $SHELL.")
     ] = None,
-    name: Annotated[str, typer.Option("--lab", help="Which lab, when several run.", metavar="NAME")] = "",
+    name: Annotated[str | None, typer.Option("--lab", help="Which lab, when several run.", metavar="NAME")] = None,
 ) -> None:
     """Open a shell inside a host of a running lab, or run a command there.
 
@@ -31,7 +31,8 @@ def shell(
     from timewait.cli.lab.inside import inside
 
     inside(host, name)
-    words = command or _interactive(host)
+    words = command or []
+    words = (words[1:] if words[:1] == ["--"] else words) or _interactive(host)  # `shell client -- ls`, by habit
     path = shutil.which(words[0])
     if path is None:
         print(f"timewait: there is no program {words[0]!r}", file=sys.stderr)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from timewait.cli.consoles import quiet_pipe
 from timewait.cli.lab import lab, refusals
+from timewait.cli.pipes import quiet_pipe
 
 if TYPE_CHECKING:
     from timewait.lab.topology import Topology

@@ -47,8 +47,8 @@ def up(
         wished = _set(load(topology), sysctl or [])
         door = Door(wished.name)
         stack.callback(door.close)
-        enter()
         try:
+            enter()
             _run(wished, balancer, door, stack, json)
         except KeyboardInterrupt:
             pass
@@ -96,7 +96,7 @@ def _tell(description: Lab, balancer: str, json: bool) -> None:
         sys.stdout.flush()
         return
     client = next((name for name, one in description.hosts.items() if one.role == Role.CLIENT), "")
-    target = next((one.addresses[0] for one in description.hosts.values() if one.role == Role.BALANCER), "")
+    target = next((name for name, one in description.hosts.items() if one.role == Role.BALANCER), "")
     running = [f"{' '.join(one.programs)} on {name}" for name, one in description.hosts.items() if one.programs]
     if balancer == "kernel":
         running.insert(0, "the balancer is the kernel")

@@ -23,7 +23,7 @@ _CONNECTED = (
 )
 _CLOSED = ("host close", "< FIN ACK seq=1 ack={isn1} {echo}")
 _PEER_CLOSED = "> FIN ACK seq={isn1} ack=1 {ts}"
-_LATER = ("wait 200ms", "< ACK seq=1 ack={isn2} {echo}")  # the ACK waits 40 ms for a FIN of ours to travel with
+_LATER = ("wait 100ms", "< ACK seq=1 ack={isn2} {echo}")  # the ACK waits 40 ms for a FIN of ours to travel with
 
 WAYS: dict[str, tuple[str, ...]] = {
     "ESTABLISHED": (),

@@ -108,6 +108,8 @@ class KernelStage:
             return self._call(call)
         except OSError as error:
             return errno.errorcode.get(error.errno or 0, str(error))
+        except KeyError:  # closed before
+            return "EBADF"
 
     def _call(self, call: Call) -> str:
         if call.verb in ("listen", "connect"):
@@ -249,7 +251,8 @@ def _result(script: Script, child: children.Child, reading: int) -> Played:
         else:
             raise PlayError(f"{script.name}: given up after {_PATIENCE:.0f} s")
     finally:
-        child.stop(0.0) if time.monotonic() >= deadline else child.wait(5.0)
+        if child.wait(max(0.0, min(5.0, deadline - time.monotonic()))) is None:
+            child.stop(0.0)
         os.close(reading)
     if not data:
         raise PlayError(f"{script.name}: its process ended with status {child.status} before it had a result")

@@ -33,7 +33,9 @@ from timewait.tcp.segment import ACK, FIN, PSH, RST, SYN
 MOST_BYTES = 100_000  # of a script; the longest of ours has two thousand
 FLAGS = {"SYN": SYN, "ACK": ACK, "FIN": FIN, "RST": RST, "PSH": PSH}
 VERBS = ("listen", "accept", "connect", "send", "recv", "shutdown", "close", "linger")
-_NUMBERED = {"send": (1, 100_000), "recv": (0, 100_000), "linger": (0, 60)}
+_NUMBERED = {"send": (1, 100_000), "recv": (0, 100_000), "linger": (0, 0)}
+"""Of how much. SO_LINGER with more than 0 s would hold up close() on a real kernel."""
+_NO_KERNELS = "the script names no kernels; first write `kernels all` or, for example, `kernels 2.6.32 4.19..`"
 _HEADERS = ("why", "kernels", "model", "over")
 _ERRNOS = frozenset(errno.errorcode.values())
 _SOCKET = re.compile(r"[a-z][a-z0-9_]{0,15}")
@@ -96,7 +98,7 @@ class _Reader:
         if not self._why:
             _fail("the script does not say why it is there; begin it with `why TEXT [KERNEL FUNCTION]`")
         if not self._kernels:
-            _fail("the script names no kernels; write `kernels all` or, for example, `kernels 2.6.32 4.19..`")
+            _fail(_NO_KERNELS)
         if not self._steps:
             _fail("the script has no steps")
         steps = tuple(self._steps)
@@ -116,6 +118,8 @@ class _Reader:
             return None if not text else _fail("no step after the kernels in [ ]")
         if word not in self._directives:
             _fail(f"unknown word {word!r}{values.nearest(word, self._directives)}")
+        if word not in _HEADERS and not self._kernels:
+            _fail(_NO_KERNELS)
         if word in _HEADERS and (self._steps or only):
             _fail(f"`{word}` stands in front of the first step" + (", and holds for all kernels" if only else ""))
         where = {"line": line, "text": text, "only": only, "implied": self._implied}
@@ -123,7 +127,7 @@ class _Reader:
 
     def _condition(self, words: Sequence[str]) -> tuple[str, ...]:
         if not self._kernels:
-            _fail("the line `kernels` must come first")
+            _fail(_NO_KERNELS)
         only = tuple(name for name in values.kernels(words) if name in self._kernels)
         return only or _fail("none of the script's kernels is among these")
 

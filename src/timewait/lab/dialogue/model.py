@@ -9,9 +9,10 @@ from timewait.lab.dialogue.play import Played, play
 from timewait.lab.dialogue.script import LISTENER, SERVER_PORT, Call, Script
 from timewait.lab.dialogue.stage import Sent, Shown
 from timewait.tcp.connection import Connection
-from timewait.tcp.host import CallError, Host
-from timewait.tcp.kernels import kernel, knobs
+from timewait.tcp.host import Host
+from timewait.tcp.kernels import Kernel, kernel, knobs
 from timewait.tcp.segment import Segment
+from timewait.tcp.sockets import CallError
 from timewait.tcp.states import State
 
 _BOOTED = 1000.0  # seconds ago, so that no clock stands at 0
@@ -21,9 +22,9 @@ _SENDING = (State.ESTABLISHED, State.CLOSE_WAIT)
 class ModelStage:
     """The rules of one kernel; see `Stage`. `seed` stands for all that kernels draw at random."""
 
-    def __init__(self, script: Script, name: str, seed: int = 1) -> None:
+    def __init__(self, script: Script, row: Kernel, seed: int = 1) -> None:
         self._connects = script.connects
-        self._row = kernel(name)
+        self._row = row
         self._settings: dict[str, str] = {}
         self._now = _BOOTED
         self._host = Host(self._row, self._row.defaults, Random(seed), self._now, ipv6=script.ipv6)
@@ -65,6 +66,8 @@ class ModelStage:
             return self._call(call)
         except CallError as error:
             return errno.errorcode[error.errno]
+        except KeyError:  # closed before
+            return "EBADF"
 
     def _call(self, call: Call) -> str:
         host = self._host
@@ -118,6 +121,6 @@ def _raise_error_of(connection: Connection) -> None:
         raise CallError(number)
 
 
-def play_on_model(script: Script, kernel_name: str) -> Played:
-    """Plays a script by the rules of one kernel."""
-    return play(script, kernel_name, ModelStage(script, kernel_name))
+def play_on_model(script: Script, name: str, row: Kernel | None = None) -> Played:
+    """Plays the steps for one kernel, by its rules; or by those of `row`, to see whether the script can tell."""
+    return play(script, name, ModelStage(script, row or kernel(name)))

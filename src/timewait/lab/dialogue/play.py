@@ -28,7 +28,7 @@ from timewait.lab.dialogue.script import (
     Wait,
 )
 from timewait.lab.dialogue.stage import Sent, Stage
-from timewait.tcp.segment import ACK, FIN, PSH, RST, SYN, Segment, u32
+from timewait.tcp.segment import ACK, FIN, PSH, RST, SYN, Segment, end_seq, u32
 
 _JIFFIES = 0.02  # two jiffies at HZ=100, the coarsest kernel: a timer is set and shown in jiffies
 _LATE = 0.1  # seconds behind the script's clock from which a real kernel's timers may have run out meanwhile
@@ -132,7 +132,8 @@ class _Player:
             yield Line(number, text, came, "the host sent what no line expects")
 
     def _written(self, sent: Sent) -> str:
-        text = written(sent.segment, self._base.get(sent.port, 0))
+        fresh = sent.segment.seq if sent.segment.flags & SYN else 0
+        text = written(sent.segment, self._base.get(sent.port, fresh))
         return text if sent.port == self._port else f"{text} port={sent.port}"
 
     # What happens.
@@ -142,7 +143,8 @@ class _Player:
         came, differs = self._do(step)
         self._pending.extend(self._stage.sent())
         for sent in self._pending:
-            if sent.segment.has_ts:
+            # A bare ACK is not echoed: one may answer a SYN, which no real peer would go on from.
+            if sent.segment.has_ts and end_seq(sent.segment) != sent.segment.seq:
                 self._tsval[sent.port] = sent.segment.tsval
         if isinstance(step, Wait):
             self._at += step.seconds

@@ -26,8 +26,8 @@ class Connection:
     """Begins with a SYN or a SYN-ACK of the host; the latter says all that matters of the SYN it answers."""
 
     __slots__ = (
-        "began", "end", "fin", "got_fin", "has_ts", "kept_until", "last_ack_ms", "peer_fin", "pending", "rcv_nxt",
-        "rcv_wnd", "rcv_wup", "rto_ms", "scale", "snd_una", "stamp", "ts",
+        "began", "end", "fin", "got_fin", "has_ts", "kept_until", "last_ack_ms", "moved", "peer_fin", "pending",
+        "rcv_nxt", "rcv_wnd", "rcv_wup", "rto_ms", "scale", "snd_una", "stamp", "ts",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, scale: int, now: float) -> None:
@@ -39,6 +39,7 @@ class Connection:
         self.rcv_wnd, self.scale = packet.window, scale
         self.snd_una = packet.seq
         self.last_ack_ms = 0
+        self.moved = 0  # bits of tcp.counters: what the last segment received has moved
         self.began = now
         self.rto_ms = 0  # 0: nothing came back yet
         self.fin = _NONE  # sequence number after the host's FIN
@@ -63,6 +64,7 @@ class Connection:
 
     def received(self, rules: Rules, knobs: Knobs, packet: Packet, now: float) -> Iterator[Event]:
         """This reached the host: what it does to the socket. A FIN counts when the host has acknowledged it."""
+        self.moved = 0
         if self.rcv_nxt == _NONE:
             yield from self._answered(packet, now)
             return
@@ -76,7 +78,7 @@ class Connection:
         )  # fmt: skip
         now_s = int(now)
         judged = incoming.judge(rules, knobs, receiver, segment, now_s, int(now * 1000))
-        self.last_ack_ms = judged.last_ack_ms
+        self.last_ack_ms, self.moved = judged.last_ack_ms, judged.counters
         if judged.action in (Action.KILL, Action.RESET):
             yield Event.RST
         if judged.action != Action.ACCEPT:

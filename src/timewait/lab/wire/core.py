@@ -36,6 +36,11 @@ def dice(seed: int) -> tuple[tuple[Random, Random], tuple[Random, Random]]:
     return (Random(f"{seed} a"), Random(f"{seed} a, other")), (Random(f"{seed} b"), Random(f"{seed} b, other"))
 
 
+def reasons(spec: WireSpec) -> tuple[str, ...]:
+    """What a frame may be lost for."""
+    return (LOST, CROWDED, OLD, *(drop.name for drop in spec.drop))
+
+
 class SynDrop(NamedTuple):
     """A SYN that did not arrive, and why."""
 
@@ -72,7 +77,7 @@ class Core:
         self.bytes = [0, 0]  # ... their bytes
         self.unread = 0  # frames that are no whole TCP segment; they pass unchanged
         self.overtaken = 0
-        self.dropped = dict.fromkeys((LOST, CROWDED, *(drop.name for drop in spec.drop), OLD), 0)
+        self.dropped = dict.fromkeys(reasons(spec), 0)
         self.syns: list[SynDrop] = []  # dropped since whoever reads them emptied the list
 
     def take(self, frame: Frame, side: int, now: float) -> bool:

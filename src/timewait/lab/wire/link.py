@@ -9,7 +9,7 @@ import msgspec
 
 from timewait.lab import children, links
 from timewait.lab.namespaces import Namespace
-from timewait.lab.wire import loop, offloads, pcap
+from timewait.lab.wire import loop, offloads, pcap, told
 from timewait.lab.wire.board import Board
 from timewait.lab.wire.spec import WireSpec
 from timewait.lab.wire.tap import Tap
@@ -29,6 +29,7 @@ class Wire:
         self.spec = spec
         self.name = name or f"the wire between {a[0].name} and {b[0].name}"
         self._board = Board()
+        self._board.show(msgspec.msgpack.encode(told.nothing(spec)))
         file = pcap.create(spec.pcap) if spec.pcap else -1
         try:
             self._child = self._start((a, b), file)
@@ -67,8 +68,7 @@ class Wire:
 
     def counts(self) -> Counts:
         """As of a millisecond ago; still there when the wire has ended."""
-        state = self._board.state()
-        return msgspec.msgpack.decode(state, type=Counts) if state else Counts()
+        return msgspec.msgpack.decode(self._board.state(), type=Counts)
 
     def events(self) -> list[Event]:
         """The SYNs that did not arrive, in their order: the first ones, see `events_lost`."""

@@ -105,7 +105,8 @@ class Loop:
         state = told.counts(self._core, self._arrived, self._errors, recorded, error)
         self._board.show(self._encoder.encode(state))
         for drop in self._core.syns:
-            self._board.add(self._encoder.encode(told.event(drop, self._began)))
+            full = self._board.lost > 0  # a flood of SYNs must not cost more than counting them
+            self._board.add(b"" if full else self._encoder.encode(told.event(drop, self._began)))
         self._core.syns.clear()
         self._shown, self._fresh = now, True
 

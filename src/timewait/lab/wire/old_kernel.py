@@ -84,6 +84,7 @@ class OldHost:
         if connection is not None:
             for event in connection.received(self.rules, self.knobs, packet, now):
                 self._happens(key, connection, event, now)
+            self._count(connection.moved)
             return None
         waiting = self.time_waits.get(key)
         if waiting is not None and waiting.until > now:

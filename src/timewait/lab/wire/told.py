@@ -8,7 +8,8 @@ import os
 import msgspec
 
 from timewait.lab.frames import readable
-from timewait.lab.wire.core import Core, SynDrop
+from timewait.lab.wire.core import Core, SynDrop, reasons
+from timewait.lab.wire.spec import WireSpec
 from timewait.tcp import counters
 from timewait.tcp.rulebook import RULES
 
@@ -49,6 +50,11 @@ class Event(msgspec.Struct, frozen=True):
     function: str = ""  # ... and where
     record_ts: int | None = None  # the peer's record it was judged by
     record_age: int | None = None  # seconds
+
+
+def nothing(spec: WireSpec) -> Counts:
+    """Before the first frame."""
+    return Counts(dropped=dict.fromkeys(reasons(spec), 0))
 
 
 def counts(core: Core, arrived: list[int], errors: list[int], recorded: int, record_error: int) -> Counts:

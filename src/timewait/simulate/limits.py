@@ -77,7 +77,6 @@ _RANGES = (
     _Range("arrivals.period", 1, 366 * 86400.0),
     _Range("arrivals.peak_at", 0, 366 * 86400.0),
     _Range("arrivals.think", 1e-3, 366 * 86400.0),
-    _Range("nat.gateways", 1, 65536, True),
     _Range("nat.addresses", 1, 1_000_000, True),
     _Range("nat.low", 1, 65535, True),
     _Range("nat.high", 1, 65535, True),
@@ -114,10 +113,6 @@ def _numbers(scenario: Scenario) -> None:
         )
     if nat is not None and nat.low > nat.high:
         raise WorldError(f"nat.low = {nat.low} is above nat.high = {nat.high}")
-    if nat is not None and nat.gateways > nat.addresses:
-        raise WorldError(
-            f"nat.gateways = {nat.gateways:,} but nat.addresses = {nat.addresses:,}: each gateway needs an address"
-        )
     if server.layer not in (4, 7):
         raise WorldError(f"server.layer = {server.layer}: write 4 or 7")
     if server.answer_spread not in ("exponential", "constant"):

@@ -89,10 +89,9 @@ class Arrivals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Nat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Gateways between clients and balancer. A client always leaves by the same public address."""
+    """Between clients and balancer: public addresses, on one gateway or many. A client always leaves by the same one."""
 
-    gateways: int = 1  # clients are spread evenly over them
-    addresses: int = 64  # public addresses, all gateways together
+    addresses: int = 64  # public addresses, all gateways together; each has all the ports
     low: int = 1024  # RFC 6888 advises against the well-known ports
     high: int = 65535
     choice: PortChoice = PortChoice.RANDOM  # RFC 6056

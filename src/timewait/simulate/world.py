@@ -89,7 +89,7 @@ class Arrivals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Nat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Between clients and balancer: public addresses, on one gateway or many. A client always leaves by the same one."""
+    """Public addresses between clients and balancer, on one gateway or many. A client always leaves by the same."""
 
     addresses: int = 64  # public addresses, all gateways together; each has all the ports
     low: int = 1024  # RFC 6888 advises against the well-known ports

@@ -99,7 +99,7 @@ with build(topologies.nat(clients=8, servers=1, pool=4)) as network:
     print(set(addresses) <= {f"10.0.0.{n}" for n in range(2, 6)}, len(set(addresses)) > 1)
 """
     )
-    assert told == ["True True"]  # eight clients on one of four addresses by chance: once in 16,000 machines
+    assert told == ["True 1"]  # eight clients on one of four addresses by chance: once in 16,000 machines
 
 
 def test_ports_run_out_at_the_gateway_and_a_tuple_comes_back_into_time_wait() -> None:
@@ -110,6 +110,8 @@ def test_ports_run_out_at_the_gateway_and_a_tuple_comes_back_into_time_wait() ->
 with build(gateway(two, ports=(20000, 20001))) as network:
     one, other, balancer = network["client-1"], network["client-2"], network["balancer"]
     balancer.serve()
+    for client in (one, other):  # one clock without offsets: the second client's SYN is newer, and accepted
+        client.set_sysctl("net.ipv4.tcp_timestamps", "2")
     held = [connect(one), connect(one)]
     try:
         connect(other, timeout=0.5)
@@ -118,18 +120,11 @@ with build(gateway(two, ports=(20000, 20001))) as network:
     for connection in held:
         answered(connection)
     print(seen(balancer, "time-wait"), network["gateway"].sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait"))
-    limit = time.monotonic() + 20
-    while True:
-        try:
-            again = connect(other, timeout=1)
-            break
-        except TimeoutError:
-            assert time.monotonic() < limit
-    # One TIME_WAIT at least is gone; a SYN of an attempt that was given up may have had the other one killed.
-    print(seen(balancer)[0] in ("10.0.0.2:20000", "10.0.0.2:20001"), len(seen(balancer, "time-wait")) < 2)
+    again = connect(other, timeout=20)  # one attempt, whose SYNs go on until the gateway has a port again
+    print(seen(balancer)[0] in ("10.0.0.2:20000", "10.0.0.2:20001"), len(seen(balancer, "time-wait")))
 """
     )
-    assert told == ["no port left", "['10.0.0.2:20000', '10.0.0.2:20001'] 2", "True True"]
+    assert told == ["no port left", "['10.0.0.2:20000', '10.0.0.2:20001'] 2", "True 1"]
 
 
 @pytest.mark.parametrize(("drops", "told"), [(False, ["True", "1"]), (True, ["False", "1"])])

@@ -249,3 +249,11 @@ def test_what_a_measured_run_would_have_met(tmp_path: Path) -> None:
     shown = simulate("--from", file, "--set", "tcp_tw_reuse=1", "--html", tmp_path / "page.html")
     assert "0% with tcp_tw_reuse=1." in shown.stdout
     assert "Side by side" in (tmp_path / "page.html").read_text()
+
+
+def test_a_refused_simulation_leaves_no_file_and_touches_none(tmp_path: Path) -> None:
+    page, kept = tmp_path / "page.html", tmp_path / "kept.jsonl"
+    kept.write_text("mine\n")
+    refused("nat", "--clients", "20k", "--addresses", "1", "--ports", "16", "--html", page, "--save", kept)
+    assert not page.exists()
+    assert kept.read_text() == "mine\n"

@@ -23,9 +23,13 @@ def writable(wishes: Wishes) -> None:
         name = getattr(wishes, flag)
         if name is None:
             continue
+        path = Path(name)
+        new = not path.exists()
         try:
-            with Path(name).open("ab"):
+            with path.open("ab"):
                 pass
+            if new:  # a simulation that is refused leaves no empty file
+                path.unlink()
         except OSError as error:
             raise FileError(f"--{flag} {name}: cannot be written ({error.strerror})") from None
 

@@ -15,7 +15,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "timewait"
 
 RULES = {"tcp"}
-RECORDS = {"plan", "run", "histogram", "verdict"}
+RECORDS = {"plan", "run", "histogram", "verdict", "toml_lines"}
 ROOMS = {"stress", "observe", "lab", "simulate", "balancer", "capture"}  # siblings: they do not know each other
 JOINS = {"experiment", "find_max", "demo", "doctor", "claims"}  # what puts rooms together
 
@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "find_max": RULES | RECORDS | {"diagnose", "experiment"},
     "demo": RULES | RECORDS | {"stress", "observe", "lab", "diagnose", "experiment"},
     "verdict": set(),
+    "toml_lines": set(),
     "claims": RULES | RECORDS | {"stress", "observe", "lab", "experiment"},
     "doctor": RULES | RECORDS | {"stress", "observe", "diagnose"},
     "cli": RULES | RECORDS | ROOMS | JOINS | {"diagnose", "report"},

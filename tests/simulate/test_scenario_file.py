@@ -19,7 +19,7 @@ from timewait.simulate.scenario_file import (
 )
 from timewait.simulate.settings import DURATIONS, RATES, SHARES, ScenarioError, fields, part_of
 from timewait.simulate.sweep import parse_axis, plan
-from timewait.simulate.toml_lines import line_of, lines_of
+from timewait.toml_lines import line_of, lines_of
 from timewait.simulate.toml_text import duration
 from timewait.simulate.world import PortChoice, Process, Scenario
 

@@ -1,0 +1,66 @@
+"""What is counted, by listener and by target. Counters only grow and add up over workers; gauges are as of now."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Closes(msgspec.Struct, kw_only=True):
+    """How clients' (or targets') connections ended, by who spoke first. It decides where TIME_WAIT stands."""
+
+    balancer_fin: int = 0  # TIME_WAIT here; toward a target it keeps a source port for 60 s
+    balancer_rst: int = 0  # none anywhere
+    peer_fin: int = 0  # TIME_WAIT at the other end
+    peer_rst: int = 0
+    timeout: int = 0  # of the above, ended by one of our timeouts
+
+
+class ListenerStatistics(msgspec.Struct, kw_only=True):
+    """One listener's clients."""
+
+    name: str
+    accepted: int = 0
+    active: int = 0  # gauge: open connections
+    idle: int = 0  # gauge: of these, kept and waiting for a request
+    over_max_conn: int = 0  # turned away
+    over_max_cps: int = 0
+    requests: int = 0
+    reused: int = 0  # requests that were not the first on their client's connection
+    refused: dict[str, int] = {}  # requests answered 4xx for what they are, by reason ("duplicate-content-length")
+    made_by_balancer: dict[int, int] = {}  # answers by status: 400, 404, 408, 413, 431, 499, 502, 503, 504
+    made_by_target: dict[int, int] = {}
+    retried: int = 0
+    bytes_in: int = 0  # of bodies or streams, from clients
+    bytes_out: int = 0
+    tls_handshakes: int = 0
+    tls_failed: int = 0
+    closes: Closes = msgspec.field(default_factory=Closes)
+
+
+class TargetStatistics(msgspec.Struct, kw_only=True):
+    """One target of one pool."""
+
+    pool: str
+    address: str
+    connects: int = 0
+    connected: int = 0
+    active: int = 0  # gauge: connections in use
+    idle: int = 0  # gauge: kept in the pool
+    requests: int = 0  # or streams at layer 4
+    reused: int = 0  # requests on a connection that had carried one before
+    refused: int = 0  # ECONNREFUSED
+    timed_out: int = 0  # connect or read
+    no_port: int = 0  # EADDRNOTAVAIL: the balancer's own wall
+    failed: int = 0  # every other failure
+    statuses: dict[int, int] = {}
+    bytes_in: int = 0  # from the target
+    bytes_out: int = 0
+    closes: Closes = msgspec.field(default_factory=Closes)
+
+
+class Statistics(msgspec.Struct, kw_only=True):
+    """What an engine counted. What it cannot know stays 0 and is named in `unknown` ("requests")."""
+
+    listeners: dict[str, ListenerStatistics] = {}
+    targets: dict[str, TargetStatistics] = {}  # by "POOL/ADDRESS"
+    unknown: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""The embedded engine: a process per core, an epoll loop in each; nothing to install."""

@@ -1,0 +1,192 @@
+"""One worker's event loop: epoll, coarse timers, and deadlines that cost nothing while they are met.
+
+Everything is edge-triggered (EPOLLET): a descriptor is registered once and never again for as long as it lives, so a
+request on a kept connection costs no epoll_ctl(). Whoever gets an event must read until there is no more (EAGAIN, or
+on a plain stream socket fewer bytes than asked for, epoll(7)), or remember that it did not.
+
+Two kinds of time. `after()` is a timer for what is rare. What every connection has all the time, "something must
+happen within 60 s", is a field: set `deadline`, and `guard()` the object once; a sweep looks at all of them four
+times a second. So a request sets a float where a timer would cost an insertion and a removal, and a timeout comes up
+to SWEEP late, never early.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Protocol
+
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
+PEER_CLOSED = select.EPOLLRDHUP  # the peer sent FIN; what it sent before may still be unread
+BROKEN = select.EPOLLHUP | select.EPOLLERR  # both directions are over, or an error waits in SO_ERROR
+READ = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+READ_AND_WRITE = READ | select.EPOLLOUT
+ONE_OF_MANY = select.EPOLLIN | select.EPOLLEXCLUSIVE  # a listening socket shared by processes: level-triggered
+
+TICK = 0.05  # seconds between looks at guarded objects, each at a part of them
+SWEEP = 0.25  # seconds in which each of them is looked at once
+LEAST_PART = 64  # of the guarded objects, looked at in one tick; a small worker looks at all of them
+NEVER = float("inf")
+
+Handler = Callable[[int], None]
+
+
+class Guarded(Protocol):
+    """What has a deadline: CLOCK_MONOTONIC seconds, NEVER for none."""
+
+    deadline: float
+
+    def expired(self, now: float) -> None:
+        """The deadline has passed. Set another one or stop being guarded, else it is called again."""
+
+
+class Timer:
+    """What after() gives back; only cancel() wants it."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+
+class Loop:
+    """Calls handlers as events come in. One thread, nothing blocks, `now` is the time of the present turn."""
+
+    def __init__(self, on_error: Callable[[int, Exception], None] | None = None) -> None:
+        """`on_error(fd, error)`: an event's handler raised, which is a bug; None lets run() raise it."""
+        self.now = time.monotonic()
+        self._on_error = on_error
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._forgotten: set[int] = set()  # in the present turn: what it still holds for them is not for their heirs
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._timers_made = 0
+        self._guarded: dict[Guarded, None] = {}
+        self._unswept: list[Guarded] = []
+        self._next_tick = self.now + TICK
+        self._soon: list[Callable[[], None]] = []
+        self._stopped = False
+
+    # descriptors -----------------------------------------------------------------------------------------------
+
+    def watch(self, fd: int, events: int, handler: Handler) -> None:
+        """Calls `handler(events)` when something happens at `fd`. Raises OSError (ENOSPC, EMFILE, EPERM)."""
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def change(self, fd: int, events: int) -> None:
+        """Other events for a watched descriptor; edge-triggered ones that hold already are told again."""
+        self._epoll.modify(fd, events)
+
+    def hand_over(self, fd: int, handler: Handler) -> None:
+        """The descriptor stays as it is, its events go to another handler."""
+        self._handlers[fd] = handler
+
+    def forget(self, fd: int) -> None:
+        """No more events for `fd`, which is still open."""
+        if self._handlers.pop(fd, None) is not None:
+            self._forgotten.add(fd)
+            self._epoll.unregister(fd)
+
+    def closed(self, fd: int) -> None:
+        """No more events for `fd`, which is about to be closed: close(2) takes it out of epoll by itself."""
+        if self._handlers.pop(fd, None) is not None:
+            self._forgotten.add(fd)
+
+    # time ------------------------------------------------------------------------------------------------------
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Calls back once, `seconds` from now or a little later (milliseconds)."""
+        timer = Timer(callback)
+        self._timers_made += 1
+        heappush(self._timers, (time.monotonic() + seconds, self._timers_made, timer))
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """The timer will not call back; nothing if it has already."""
+        timer.callback = None
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Calls back once, after the events of this turn and before waiting for others."""
+        self._soon.append(callback)
+
+    def guard(self, thing: Guarded) -> None:
+        """Looks at `thing.deadline` from now on, and calls `thing.expired(now)` once it has passed."""
+        self._guarded[thing] = None
+
+    def unguard(self, thing: Guarded) -> None:
+        """Looks at it no more."""
+        self._guarded.pop(thing, None)
+
+    # running ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Turns until stop()."""
+        wait, handlers, forgotten, clock = self._epoll.poll, self._handlers, self._forgotten, time.monotonic
+        while not self._stopped:
+            events = wait(self._rest())
+            self.now = clock()
+            for fd, event in events:
+                handler = handlers.get(fd)
+                if handler is not None and (not forgotten or fd not in forgotten):
+                    try:
+                        handler(event)
+                    except Exception as error:
+                        self._bug(fd, error)
+            if forgotten:
+                forgotten.clear()
+            if self._soon:
+                self._run_soon()
+            if self.now >= self._next_tick:
+                self._tick(self.now)
+            if self._timers and self._timers[0][0] <= self.now:
+                self._run_timers(self.now)
+
+    def stop(self) -> None:
+        """run() returns after the present turn."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Gives the epoll descriptor back."""
+        self._epoll.close()
+
+    def _bug(self, fd: int, error: Exception) -> None:
+        """One connection's bug must not end all the others."""
+        if self._on_error is None:
+            raise error
+        self._on_error(fd, error)
+
+    def _rest(self) -> float | None:
+        """Seconds that epoll_wait() may take; None: until something happens."""
+        if self._soon:
+            return 0
+        due = self._next_tick if self._guarded else NEVER
+        if self._timers and self._timers[0][0] < due:
+            due = self._timers[0][0]
+        return None if due == NEVER else max(0.0, due - time.monotonic())
+
+    def _run_soon(self) -> None:
+        callbacks, self._soon = self._soon, []
+        for callback in callbacks:
+            callback()
+
+    def _run_timers(self, now: float) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            callback = heappop(timers)[2].callback
+            if callback is not None:
+                callback()
+
+    def _tick(self, now: float) -> None:
+        """Looks at a part of the guarded objects, such that each has its turn within SWEEP."""
+        self._next_tick = now + TICK
+        if not self._unswept:
+            self._unswept = list(self._guarded)
+        part = max(LEAST_PART, int(len(self._guarded) * TICK / SWEEP) + 1)
+        things, self._unswept[-part:] = self._unswept[-part:], []
+        guarded = self._guarded
+        for thing in things:
+            if thing.deadline <= now and thing in guarded:
+                thing.expired(now)

@@ -145,6 +145,7 @@ class Admin(_Table, frozen=True, kw_only=True):
     """The admin API: HTTP and JSON on a unix socket."""
 
     socket: str = ""  # path, mode 0600; "" = $XDG_RUNTIME_DIR/timewait/NAME-OF-FILE.sock, no file left at the end
+    metrics: str = ""  # "127.0.0.1:9100": Prometheus there as well, over TCP; read only, for whoever can connect
 
 
 class Certificate(_Table, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 _CLONE_NEWNS = 0x00020000  # linux/sched.h
@@ -12,10 +13,12 @@ _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def place() -> str:
-    """A folder that exists everywhere and holds nothing a program needs to start. Raises FileNotFoundError."""
+def place(needed: Iterable[Path] = ()) -> str:
+    """A folder that exists everywhere and holds nothing a program needs to start, such as `needed`. Raises
+    FileNotFoundError."""
+    needed = list(needed)
     for name in ("/mnt", "/media", "/srv", "/tmp"):
-        if Path(name).is_dir():
+        if Path(name).is_dir() and not any(path.is_relative_to(name) for path in needed):
             return name
     raise FileNotFoundError("there is no /mnt, /media, /srv or /tmp to lay a private folder over")
 

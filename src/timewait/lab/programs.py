@@ -1,4 +1,4 @@
-"""nginx and HAProxy inside a host: the balancers that people run, told exactly who shall close what.
+"""timewait's own balancer, nginx and HAProxy inside a host, told exactly who shall close what.
 
 Each runs as one process that dies with ours. Its configuration lies in memory, what it must write goes to a tmpfs
 that only it can see, and its log into memory: nothing is left in the file system, however it ends.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from timewait.lab import links, mounts
+from timewait.lab import children, links, mounts, own_balancer
 from timewait.lab.processes import Process, ProgramError, find
 
 if TYPE_CHECKING:
@@ -76,7 +76,27 @@ def haproxy(host: LabHost, settings: Settings) -> Process:
     )
 
 
-BALANCERS: dict[str, Callable[[LabHost, Settings], Process]] = {"nginx": nginx, "haproxy": haproxy}
+def timewait(host: LabHost, settings: Settings) -> Process:
+    """Starts `timewait balance`, its embedded engine, in `host` and waits until it listens. Raises ProgramError."""
+    if not settings.servers:
+        address, port = own_balancer.ANSWERING
+        host.serve(port, settings.body.encode(), address=address)
+    folder = mounts.place(own_balancer.homes())
+    return _start(
+        host,
+        "timewait",
+        own_balancer.command,
+        own_balancer.text(settings, _listening(), f"{folder}/admin.sock"),
+        lambda: mounts.private_folder(folder),
+        settings.port,
+    )
+
+
+BALANCERS: dict[str, Callable[[LabHost, Settings], Process]] = {
+    "nginx": nginx,
+    "haproxy": haproxy,
+    "timewait": timewait,
+}
 
 
 def _start(
@@ -113,7 +133,8 @@ def _wait_until_listening(host: LabHost, process: Process, port: int) -> None:
 
 
 def _listens(pid: int, port: int) -> bool:
-    """Whether this process listens on this port, in the namespace the calling thread is in (proc(5))."""
+    """Whether this process or one it started listens on this port, in the namespace the calling thread is in
+    (proc(5))."""
     wanted, inodes = f":{port:04X}", set()
     for table in ("tcp", "tcp6"):
         try:
@@ -122,7 +143,7 @@ def _listens(pid: int, port: int) -> bool:
             continue
         rows = [line.split() for line in lines]
         inodes |= {f"socket:[{row[9]}]" for row in rows if row[1].endswith(wanted) and row[3] == _LISTEN}
-    return bool(inodes & _open(pid))
+    return any(inodes & _open(one) for one in children.tree(pid))
 
 
 def _open(pid: int) -> set[str]:

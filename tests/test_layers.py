@@ -15,14 +15,14 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "timewait"
 
 RULES = {"tcp"}
-RECORDS = {"plan", "run", "histogram", "verdict", "toml_lines"}
+RECORDS = {"plan", "run", "histogram", "verdict", "toml_lines", "durations"}
 ROOMS = {"stress", "observe", "lab", "simulate", "balancer", "capture"}  # siblings: they do not know each other
 JOINS = {"experiment", "find_max", "demo", "doctor", "claims"}  # what puts rooms together
 
 ALLOWED: dict[str, set[str]] = {
     "tcp": set(),
     "histogram": set(),
-    "plan": RULES,
+    "plan": RULES | {"durations"},
     "run": RULES | {"plan", "histogram"},
     **dict.fromkeys(ROOMS, RULES | RECORDS),
     "diagnose": RULES | RECORDS,
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "demo": RULES | RECORDS | {"stress", "observe", "lab", "diagnose", "experiment"},
     "verdict": set(),
     "toml_lines": set(),
+    "durations": set(),
     "claims": RULES | RECORDS | {"stress", "observe", "lab", "experiment"},
     "doctor": RULES | RECORDS | {"stress", "observe", "diagnose"},
     "cli": RULES | RECORDS | ROOMS | JOINS | {"diagnose", "report"},

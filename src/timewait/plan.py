@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from timewait import durations
+
 
 class PlanError(ValueError):
     """A wish that cannot be fulfilled as written: one sentence saying what is wrong, where, and what to do."""
@@ -144,8 +146,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgG]?)")
-_DURATION = re.compile(r"(?:([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h))")
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_count(text: str, what: str) -> int:
@@ -163,10 +163,10 @@ def parse_duration(text: str, what: str) -> float:
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         value = float(text)
     else:
-        parts = list(_DURATION.finditer(text))
-        if not parts or "".join(part[0] for part in parts) != text:
+        found = durations.seconds(text)
+        if found is None:
             raise PlanError(f"{what} {text!r} is no duration; write it as 500ms, 30s, 5m or 1m30s")
-        value = sum(float(part[1]) * _SECONDS[part[2]] for part in parts)
+        value = found
     if value <= 0:
         raise PlanError(f"{what} {text!r} must be longer than nothing")
     return value

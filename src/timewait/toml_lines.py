@@ -23,10 +23,11 @@ def lines_of(text: str) -> dict[Path, int]:
             continue
         header = _HEADER.fullmatch(line)
         if header:
-            table = tuple(_parts(header[2]))
+            *parents, last = _parts(header[2])
+            table = (*_inside(parents, counts), last)
             if header[1] == "[[":
                 counts[table] = counts.get(table, -1) + 1
-                table = (*table, counts[table])
+            table = _inside([last], counts, table[:-1])
             found.setdefault(table, number)
             continue
         key = _KEY.match(line)
@@ -42,6 +43,15 @@ def line_of(lines: dict[Path, int], path: Path) -> int | None:
         if path[:length] in lines:
             return lines[path[:length]]
     return None
+
+
+def _inside(parts: list[str], counts: dict[Path, int], before: Path = ()) -> Path:
+    """The path of a header: `[listener.client]` after two `[[listener]]` is ("listener", 1, "client")."""
+    for part in parts:
+        before = (*before, part)
+        if before in counts:
+            before = (*before, counts[before])
+    return before
 
 
 def _parts(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from timewait import durations
 from timewait.simulate import limits
 from timewait.simulate.scenario_file import (
     Asked,
@@ -19,9 +20,8 @@ from timewait.simulate.scenario_file import (
 )
 from timewait.simulate.settings import DURATIONS, RATES, SHARES, ScenarioError, fields, part_of
 from timewait.simulate.sweep import parse_axis, plan
-from timewait.toml_lines import line_of, lines_of
-from timewait.simulate.toml_text import duration
 from timewait.simulate.world import PortChoice, Process, Scenario
+from timewait.toml_lines import line_of, lines_of
 
 
 def read(text: str) -> Asked:
@@ -213,11 +213,20 @@ def test_lines_of_toml() -> None:
     assert line_of(lines, ("z",)) is None
 
 
+def test_a_table_inside_an_array_belongs_to_its_last_element() -> None:
+    text = "[[a]]\n[a.b]\nc = 1\n[[a.d]]\ne = 1\n[[a.d]]\n[[a]]\nb.c = 2\n[[a.d]]\ne = 2\n"
+    assert lines_of(text) == {
+        ("a", 0): 1, ("a", 0, "b"): 2, ("a", 0, "b", "c"): 3,
+        ("a", 0, "d", 0): 4, ("a", 0, "d", 0, "e"): 5, ("a", 0, "d", 1): 6,
+        ("a", 1): 7, ("a", 1, "b", "c"): 8, ("a", 1, "d", 0): 9, ("a", 1, "d", 0, "e"): 10,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0s"), (90, "1m30s"), (86400, "1d"), (0.01, "10ms"), (5e-05, "50us")]
 )
 def test_durations_as_text(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert durations.written(seconds) == text
 
 
 def test_a_sweep_is_refused_before_it_begins() -> None:

@@ -25,9 +25,9 @@ import msgspec
 from timewait.simulate import limits
 from timewait.simulate.answers import FIGURES
 from timewait.simulate.settings import ScenarioError, applied, fields, parse_setting, spellings
-from timewait.toml_lines import line_of, lines_of
 from timewait.simulate.toml_text import written
 from timewait.simulate.world import Process, Scenario
+from timewait.toml_lines import line_of, lines_of
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
+from timewait import durations
 from timewait.simulate import world
 from timewait.simulate.world import Scenario
 from timewait.tcp.knobs import SPANS
@@ -217,9 +218,6 @@ def _whole(path: Path, value: Any) -> int:
     return int(number)
 
 
-_STEP = re.compile(r"([0-9]+(?:\.[0-9]+)?)(us|ms|s|m|h|d)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_OF_A_SECOND = {"us": 1_000_000, "ms": 1_000}  # divided by, so that 0.05 ms is 50 us to the last bit
 _PER = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -232,9 +230,8 @@ def _number(path: Path, value: Any) -> float:
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?", text):
         return float(text)
     if name in DURATIONS:
-        steps = list(_STEP.finditer(text))
-        if steps and "".join(step[0] for step in steps) == text:
-            return sum(float(one[1]) * _SECONDS.get(one[2], 1) / _OF_A_SECOND.get(one[2], 1) for one in steps)
+        if (seconds := durations.seconds(text)) is not None:
+            return seconds
         raise ScenarioError(f"{name}={value}: write a duration, as 500ms, 30s, 5m, 1h30m or 20d", path)
     if name in RATES:
         number, _, per = text.partition("/")

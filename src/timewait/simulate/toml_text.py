@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from timewait import durations
 from timewait.simulate.settings import DURATIONS, RATES, SHARES, part_of
 
 MOST_TIMES = 10  # of a trace that stands in the scenario itself
@@ -58,7 +59,7 @@ def _values(struct: msgspec.Struct, path: tuple[str, ...]) -> list[str]:
 def value_text(name: str, value: Any) -> str:
     """One value as TOML: durations and shares with their units."""
     if name in DURATIONS:
-        return f'"{duration(value)}"'
+        return f'"{durations.written(value)}"'
     if name in RATES and value:
         return f'"{_number(value)}/s"'
     if name in SHARES and value:
@@ -85,22 +86,3 @@ def _plain(value: Any) -> str:
 def _number(value: float) -> str:
     """Exact, without a fraction where there is none."""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(round(value, 12))
-
-
-_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-
-
-def duration(seconds: float) -> str:
-    """5400 -> `1h30m`, 0.01 -> `10ms`; reading it gives the same number."""
-    if seconds != int(seconds):
-        for unit, parts in (("ms", 1_000), ("us", 1_000_000)):
-            count = round(seconds * parts)
-            if seconds < 1 and count / parts == seconds:
-                return f"{count}{unit}"
-        return f"{seconds!r}"
-    left, whole = int(seconds), []
-    for unit, size in _UNITS:
-        if left >= size:
-            whole.append(f"{left // size}{unit}")
-            left %= size
-    return "".join(whole) or "0s"

@@ -46,9 +46,9 @@ def rotation(pool: str, all_down: AllDown, members: Iterable[Member]) -> Rotatio
 
 
 def is_all_down(members: Iterable[Member]) -> bool:
-    """Whether there are targets that should get traffic, and none of them was found fit for it."""
-    wanted = [one for one in members if one.weight and not one.leaving]
-    return bool(wanted) and not any(one.state in IN_TRAFFIC for one in wanted)
+    """Whether every target that should get traffic was found unhealthy; a new one may still turn out well."""
+    wanted = [one.state for one in members if one.weight and not one.leaving]
+    return bool(wanted) and all(state is State.UNHEALTHY for state in wanted)
 
 
 def changed(before: Mapping[str, Rotation], after: Mapping[str, Rotation]) -> dict[str, Rotation]:

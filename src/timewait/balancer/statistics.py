@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TypeVar
+
 import msgspec
 
 
@@ -64,3 +67,35 @@ class Statistics(msgspec.Struct, kw_only=True):
     listeners: dict[str, ListenerStatistics] = {}
     targets: dict[str, TargetStatistics] = {}  # by "POOL/ADDRESS"
     unknown: tuple[str, ...] = ()
+
+
+_Counts = TypeVar("_Counts", bound=msgspec.Struct)
+
+
+def summed(parts: Iterable[Statistics]) -> Statistics:
+    """Of workers, or of engines: everything that has the same name added up."""
+    whole = Statistics()
+    for part in parts:
+        _add_by_name(whole.listeners, part.listeners)
+        _add_by_name(whole.targets, part.targets)
+        whole.unknown = tuple(dict.fromkeys(whole.unknown + part.unknown))
+    return whole
+
+
+def _add_by_name(whole: dict[str, _Counts], part: dict[str, _Counts]) -> None:
+    for name, counts in part.items():
+        whole[name] = added(whole[name], counts) if name in whole else counts
+
+
+def added(one: _Counts, other: _Counts) -> _Counts:
+    """Two records of one kind, number by number; what is text is taken from the first."""
+    values = {}
+    for name, value in msgspec.structs.asdict(one).items():
+        more = getattr(other, name)
+        if isinstance(value, int):
+            values[name] = value + more
+        elif isinstance(value, dict):
+            values[name] = {key: value.get(key, 0) + more.get(key, 0) for key in value | more}
+        elif isinstance(value, msgspec.Struct):
+            values[name] = added(value, more)
+    return msgspec.structs.replace(one, **values)

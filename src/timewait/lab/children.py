@@ -88,18 +88,6 @@ def _become(function: Callable[[], None], parent: int, mask: Iterable[int], kept
         os._exit(status)  # never back into the parent's stack, its buffers or its atexit functions
 
 
-def tree(pid: int) -> list[int]:
-    """A process and its descendants that live, parents first (/proc/PID/task/TID/children, proc(5))."""
-    found = [pid]
-    for one in found:
-        try:
-            for task in Path(f"/proc/{one}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
-        except OSError:  # it has ended meanwhile
-            pass
-    return found
-
-
 def die_with_parent(parent: int) -> None:
     """Has the kernel kill this process when its parent, whose id is `parent`, ends; at once if it is gone already.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,8 @@ _UPSTREAM = {
     "pool": {"keepalive": True, "reuse": "always", "close": "rst"},
 }
 
+READY = "balance: ready"  # on its standard output, once it accepts
+
 
 def command(file: str) -> list[str]:
     return [sys.executable, "-m", "timewait", "balance", file]
@@ -38,8 +39,8 @@ def homes() -> list[Path]:
     return [Path(one).resolve() for one in (sys.prefix, sys.base_prefix, __file__)]
 
 
-def text(settings: Settings, addresses: Sequence[str], admin: str) -> str:
-    """Its file. Health checks and retries are off, so that every connection is one that a client caused."""
+def text(settings: Settings, address: str, admin: str) -> str:
+    """Its file; `[::]` takes IPv4 too. No health checks, no retries: every connection is one that a client caused."""
     upstream: dict[str, object] = dict(_UPSTREAM[settings.upstream if settings.servers else "pool"])
     upstream |= {"retries": 0, "source": list(settings.sources) if settings.servers else [ANSWERING_FROM]}
     servers = settings.servers or (f"{ANSWERING[0]}:{ANSWERING[1]}",)
@@ -51,7 +52,7 @@ admin = {_value({"socket": admin})}
 
 [[listener]]
 name = "balancer"
-bind = {_value([f"{address}:{settings.port}" for address in addresses])}
+bind = {_value([f"{address}:{settings.port}"])}
 protocol = "http"
 backlog = {settings.backlog}
 client = {_value({"keepalive": f"{settings.keepalive}s", "close": "fin-rst" if settings.reset_clients else "fin"})}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from timewait.lab import children, links, mounts, own_balancer
+from timewait.lab import links, mounts, own_balancer
 from timewait.lab.processes import Process, ProgramError, find
 
 if TYPE_CHECKING:
@@ -86,9 +86,10 @@ def timewait(host: LabHost, settings: Settings) -> Process:
         host,
         "timewait",
         own_balancer.command,
-        own_balancer.text(settings, _listening(), f"{folder}/admin.sock"),
+        own_balancer.text(settings, _listening()[-1], f"{folder}/admin.sock"),
         lambda: mounts.private_folder(folder),
         settings.port,
+        own_balancer.READY,
     )
 
 
@@ -106,7 +107,9 @@ def _start(
     text: str,
     prepare: Callable[[], None],
     port: int,
+    says: str = "",
 ) -> Process:
+    """`says`: what it prints once it accepts, for a program whose processes listen before."""
     config = os.memfd_create(f"{name}.conf", os.MFD_CLOEXEC)
     try:
         os.write(config, text.encode())
@@ -118,14 +121,14 @@ def _start(
         )
     finally:
         os.close(config)
-    _wait_until_listening(host, process, port)
+    _wait_until_listening(host, process, port, says)
     return process
 
 
-def _wait_until_listening(host: LabHost, process: Process, port: int) -> None:
+def _wait_until_listening(host: LabHost, process: Process, port: int, says: str) -> None:
     limit = time.monotonic() + _READY
     with host.entered():
-        while not _listens(process.pid, port):
+        while not (says in process.log() if says else _listens(process.pid, port)):
             ended = process.wait(0.005) is not None
             if ended or time.monotonic() > limit:
                 how = "ended" if ended else f"does not listen on port {port} after {_READY:.0f} s"
@@ -133,8 +136,7 @@ def _wait_until_listening(host: LabHost, process: Process, port: int) -> None:
 
 
 def _listens(pid: int, port: int) -> bool:
-    """Whether this process or one it started listens on this port, in the namespace the calling thread is in
-    (proc(5))."""
+    """Whether this process listens on this port, in the namespace the calling thread is in (proc(5))."""
     wanted, inodes = f":{port:04X}", set()
     for table in ("tcp", "tcp6"):
         try:
@@ -143,7 +145,7 @@ def _listens(pid: int, port: int) -> bool:
             continue
         rows = [line.split() for line in lines]
         inodes |= {f"socket:[{row[9]}]" for row in rows if row[1].endswith(wanted) and row[3] == _LISTEN}
-    return any(inodes & _open(one) for one in children.tree(pid))
+    return bool(inodes & _open(pid))
 
 
 def _open(pid: int) -> set[str]:

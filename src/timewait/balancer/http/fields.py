@@ -1,0 +1,68 @@
+"""Fields that concern the connection or the framing, in requests and answers alike."""
+
+from __future__ import annotations
+
+import re
+
+from timewait.balancer.http.grammar import CHUNKED, TOKEN, Refusal
+
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+"""Fields of one connection, not of the message (RFC 9110, 7.6.1): taken off, and made anew where needed."""
+
+FRAMING = frozenset((b"content-length", b"transfer-encoding", b"host"))
+
+KEPT_ANYWAY = frozenset(
+    b"""accept accept-encoding authorization cache-control content-encoding content-language content-length
+    content-location content-range content-type cookie date expect forwarded host if-match if-modified-since
+    if-none-match if-range if-unmodified-since location origin proxy-authenticate proxy-authorization range referer
+    set-cookie te trailer transfer-encoding user-agent www-authenticate x-forwarded-for x-forwarded-host
+    x-forwarded-port x-forwarded-proto x-real-ip""".split()
+)
+"""What `Connection` may not name. A field that a target decides by must not be removable by whoever sends the
+request; a sender must not name such fields (RFC 9110, 7.6.1), so the option is ignored and the field stays."""
+
+_OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+(?:,[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+)*+")
+_CODINGS = re.compile(TOKEN + rb"++(?:[ \t]*+,[ \t]*+" + TOKEN + rb"++)*+")
+_DIGITS = re.compile(rb"[0-9]++")
+LARGEST = 10**18 - 1  # bytes; below 2**63 for every target
+
+
+def options(values: list[bytes]) -> frozenset[bytes] | None:
+    """The lower-case options of all `Connection` fields together; None where one is no list of tokens."""
+    joined = b",".join(values)
+    if not _OPTIONS.fullmatch(joined):
+        return None
+    return frozenset(joined.lower().replace(b"\t", b" ").replace(b" ", b"").split(b",")) - {b""}
+
+
+def content_length(values: list[bytes], bad: int) -> int | Refusal:
+    """The one Content-Length. Several, even equal ones, a list, an empty one, signs: refused (RFC 9112, 6.3)."""
+    if len(values) > 1:
+        return Refusal(bad, "duplicate-content-length")
+    value = values[0]
+    if not _DIGITS.fullmatch(value):
+        return Refusal(bad, "content-length")
+    digits = value.lstrip(b"0")
+    if len(digits) > 18:
+        return Refusal(413 if bad == 400 else bad, "content-length-too-large")
+    return int(digits or b"0")
+
+
+def transfer_encoding(values: list[bytes], bad: int, unknown: int) -> int | Refusal:
+    """CHUNKED where the one coding is `chunked` (RFC 9112, 6.1, 7.1); anything else is refused.
+
+    `bad` answers what has no or two meanings, `unknown` a list of other codings that ends with chunked.
+    """
+    if len(values) > 1:
+        return Refusal(bad, "duplicate-transfer-encoding")
+    value = values[0].lower()
+    if value == b"chunked":
+        return CHUNKED
+    if not _CODINGS.fullmatch(value):
+        return Refusal(bad, "transfer-encoding")
+    codings = value.replace(b"\t", b"").replace(b" ", b"").split(b",")
+    if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+        return Refusal(bad, "transfer-encoding")
+    return Refusal(unknown, "transfer-coding")

@@ -18,7 +18,6 @@ from timewait.balancer.engine import Rotation
 from timewait.balancer.routing.schedulers import scheduler
 from timewait.balancer.statistics import ListenerStatistics, Statistics, TargetStatistics
 
-
 _UNASKED: dict[str, int] = {}
 
 

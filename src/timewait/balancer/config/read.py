@@ -11,11 +11,12 @@ import re
 import tomllib
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path as File
 from typing import Any, NamedTuple, cast
 
 from msgspec import inspect
 
-from timewait.balancer.config import check, units
+from timewait.balancer.config import capability, check, files, units
 from timewait.balancer.config.model import Configuration
 from timewait.balancer.config.problem import ConfigError, Problem, named, nearest, placed, quoted
 from timewait.toml_lines import Path, lines_of
@@ -31,23 +32,34 @@ class Reading(NamedTuple):
 
 
 def configuration(text: str, name: str) -> Configuration:
-    """The file's text, read and checked; `name` stands for it in messages. Raises ConfigError."""
+    """The file's text, read and checked; `name` stands for it in messages, and paths in it are relative to its
+    folder. Raises ConfigError."""
     return read(text, name).configuration
 
 
-def read(text: str, name: str) -> Reading:
-    """As configuration(), with its warnings. Raises ConfigError."""
+def read(text: str, name: str, engine: str | None = None) -> Reading:
+    """As configuration(), with its warnings, and for another engine than the file's where one is given.
+
+    Raises ConfigError.
+    """
     raw = _parsed(text, name)
     lines = lines_of(text)
+    if engine is not None:
+        raw, lines = {**raw, "engine": engine}, {**lines, ("engine",): 0}
     problems: list[Problem] = []
     made = _table(_schema(), raw, (), problems)
-    if problems or made is None:
+    if made is None:
         raise ConfigError(placed(problems, lines, name))
-    made = cast(Configuration, made)
-    problems += check.problems(made)
-    if problems:
+    made = files.anchored(cast(Configuration, made), _folder(name))
+    if problems := [*check.problems(made), *capability.problems(made), *files.problems(made)]:
         raise ConfigError(placed(problems, lines, name))
-    return Reading(made, tuple(placed(check.warnings(made), lines, name)))
+    warnings = [*check.warnings(made), *capability.warnings(made), *files.warnings(made)]
+    return Reading(made, tuple(placed(warnings, lines, name)))
+
+
+def _folder(name: str) -> File:
+    """Where a file's relative paths begin; the working directory where the text came through a pipe."""
+    return File() if name.startswith(("/dev/", "/proc/")) else File(name).parent
 
 
 @cache

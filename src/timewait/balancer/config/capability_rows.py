@@ -1,0 +1,429 @@
+"""The table of fields and engines: how each engine honours a field, or why it refuses it.
+
+A row is about a field that is not at its default, or about one value of it (then the default's row must not refuse),
+or about a case of it. The tests want one for every field of model.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from timewait.balancer.config import addresses
+from timewait.balancer.config.model import Configuration, Engine, Listener, Nat, Pool, Protocol, RealIpMode
+
+
+class Case(NamedTuple):
+    """What a field is looked at with: the engine in charge, and whose field it is."""
+
+    configuration: Configuration
+    engine: Engine
+    listener: Listener | None = None  # None for fields of the whole file
+    pool: Pool | None = None
+
+
+class Refused(str):
+    """Why an engine cannot do it: the rest of a sentence."""
+
+
+Met = Callable[[Case, Any], bool]
+
+
+class Row(NamedTuple):
+    """One field, and what becomes of it on each engine."""
+
+    field: str  # "listener.client.close"
+    embedded: str
+    haproxy: str
+    nftables: str
+    value: Any = None  # the row is about this value only
+    when: Met | None = None  # or about the cases where this holds, called `label`
+    label: str = ""
+    protocols: tuple[Protocol, ...] = tuple(Protocol)  # in which it means something
+    instead: str = ""  # what to write, where leaving it out is not the answer
+
+    def does(self, engine: Engine) -> str:
+        """How an engine honours it; a Refused where it does not."""
+        return {Engine.EMBEDDED: self.embedded, Engine.HAPROXY: self.haproxy, Engine.NFTABLES: self.nftables}[engine]
+
+    def met(self, case: Case, value: Any, default: Any) -> bool:
+        """Whether a file that has this value wants what the row is about."""
+        if self.when is not None:
+            return self.when(case, value)
+        return bool(value == self.value) if self.value is not None else bool(value != default)
+
+    @property
+    def shows_value(self) -> bool:
+        return not self.label
+
+
+YES = "yes"
+L7 = (Protocol.HTTP, Protocol.HTTPS)
+STREAMS = (Protocol.TCP, Protocol.HTTP, Protocol.HTTPS, Protocol.TCP_SSL)
+TLS = (Protocol.HTTPS, Protocol.TCP_SSL)
+
+NO_REQUESTS = Refused("the kernel forwards packets and sees no requests")
+NO_SOCKET = Refused("the kernel forwards packets, there is no socket in between")
+NO_TLS = Refused("the kernel does not end TLS")
+FIN_PASSES = "both ends' FINs are passed on"
+PASSES_FIN = Refused("the kernel passes both ends' FINs on and closes nothing itself")
+PROBER = "the prober of this program, the same for all engines"
+SUPERVISOR = "this program, the same for all engines"
+WITH_CAP = "an nft rule takes the option out of every SYN and SYN-ACK; needs CAP_NET_ADMIN"
+
+
+def _unix(case: Case, value: Any) -> bool:
+    return any(text.startswith(addresses.UNIX) for text in value)
+
+
+def _other_timer(field: str) -> Met:
+    """Whether a timer differs from the one HAProxy would use for it, too."""
+
+    def met(case: Case, value: Any) -> bool:
+        assert case.listener is not None
+        table, _, name = field.partition(".")
+        return bool(value != getattr(getattr(case.listener, table), name))
+
+    return met
+
+
+def _full_nat(case: Case, value: Any) -> bool:
+    return value is RealIpMode.TRANSPARENT and _uses(case, Nat.FULL)
+
+
+def _source_with_dnat(case: Case, value: Any) -> bool:
+    return bool(value) and _uses(case, Nat.DNAT)
+
+
+def _uses(case: Case, nat: Nat) -> bool:
+    assert case.listener is not None
+    names = {case.listener.pool, *(rule.pool for rule in case.listener.rule)}
+    return any(pool.nat is nat for pool in case.configuration.pool if pool.name in names)
+
+
+def _other_family(case: Case, value: Any) -> bool:
+    """A target that packets of this listener cannot be rewritten to."""
+    assert case.listener is not None
+    families = set()
+    for text in case.listener.bind:
+        try:
+            here = addresses.bound(text)
+        except ValueError:
+            continue
+        if not isinstance(here, str):
+            families.add(here.address.version)
+            families |= {4} if here.address.version == 6 and here.address.is_unspecified else set()
+    try:
+        return addresses.place(value).address.version not in families
+    except ValueError:
+        return False  # said elsewhere
+
+
+_FILE = (
+    Row("schema", YES, YES, YES),
+    Row("engine", YES, YES, YES),
+    Row(
+        "workers",
+        "processes that share each accept queue; 0: one per core",
+        "nbthread; 0: one per core",
+        Refused("the kernel forwards on whichever core a packet arrives at"),
+    ),
+    Row(
+        "user",
+        "workers become it once everything is bound; this program itself keeps its rights, for reloads",
+        "`user`, once everything is bound",
+        Refused("no process forwards, and the one that changes the rules must keep its rights"),
+    ),
+    Row(
+        "access_log",
+        "JSON lines",
+        Refused("HAProxy writes its own log, to syslog"),
+        NO_REQUESTS,
+    ),
+    Row("stop_timeout", YES, "hard-stop-after", "conntrack's entries are awaited that long"),
+    Row("admin.socket", SUPERVISOR, SUPERVISOR, SUPERVISOR),
+    Row("admin.metrics", SUPERVISOR, SUPERVISOR, SUPERVISOR),
+)
+
+_LISTENER = (
+    Row("listener.name", YES, YES, YES),
+    Row("listener.bind", YES, "bind", "the destination in a rule; packets to it are rewritten"),
+    Row(
+        "listener.bind",
+        YES,
+        "bind",
+        Refused("the kernel forwards packets, and a unix socket has none"),
+        when=_unix,
+        label="a bind at a unix socket",
+    ),
+    Row("listener.protocol", YES, "mode tcp", "dnat", value=Protocol.TCP),
+    Row(
+        "listener.protocol",
+        Refused("UDP is forwarded in the kernel"),
+        Refused("HAProxy forwards no UDP"),
+        "dnat",
+        value=Protocol.UDP,
+        instead='write engine = "nftables"',
+    ),
+    Row("listener.protocol", YES, "mode http", NO_REQUESTS, value=Protocol.HTTP),
+    Row("listener.protocol", YES, "mode http, bind ssl", NO_TLS, value=Protocol.HTTPS),
+    Row("listener.protocol", YES, "mode tcp, bind ssl", NO_TLS, value=Protocol.TCP_SSL),
+    Row("listener.engine", YES, YES, YES),
+    Row("listener.backlog", "listen(2)", "backlog", NO_SOCKET, protocols=STREAMS),
+    Row(
+        "listener.max_conn",
+        "more are reset",
+        "maxconn; more wait in the backlog",
+        "ct count over; more are reset",
+    ),
+    Row(
+        "listener.max_cps",
+        "a bucket of tokens; more are reset",
+        "rate-limit sessions; more wait in the backlog",
+        "limit rate over; more are reset",
+    ),
+    Row("listener.timestamps", WITH_CAP, WITH_CAP, "a rule of its ruleset", protocols=STREAMS),
+    Row("listener.upgrade", "400", "http-request deny", NO_REQUESTS, protocols=L7),
+    Row("listener.connect", "a tunnel to the target", "a tunnel to the target", NO_REQUESTS, protocols=L7),
+    Row("listener.pool", YES, "default_backend", "the map of a rule"),
+    Row("listener.tls.certificate.certificate", "chosen by server name", "crt", NO_TLS, protocols=TLS),
+    Row("listener.tls.certificate.key", YES, "crt, in one file with its certificate", NO_TLS, protocols=TLS),
+    Row("listener.tls.min_version", YES, "ssl-min-ver", NO_TLS, protocols=TLS),
+    Row("listener.rule.pool", YES, "use_backend", NO_REQUESTS, protocols=L7),
+    Row("listener.rule.domain", YES, "an acl on the host", NO_REQUESTS, protocols=L7),
+    Row("listener.rule.path", YES, "an acl on the path", NO_REQUESTS, protocols=L7),
+)
+
+_CLIENT = (
+    Row(
+        "listener.client.keepalive",
+        "0: closes after each answer",
+        "timeout http-keep-alive; 0: option httpclose",
+        NO_REQUESTS,
+        protocols=L7,
+    ),
+    Row(
+        "listener.client.max_requests",
+        YES,
+        Refused("HAProxy 2.6 does not count the requests of a connection"),
+        NO_REQUESTS,
+        protocols=L7,
+    ),
+    Row("listener.client.header_timeout", "408", "timeout http-request: 408", NO_REQUESTS, protocols=L7),
+    Row("listener.client.body_timeout", "408", "timeout client: 408", NO_REQUESTS, protocols=L7),
+    Row("listener.client.send_timeout", "a reset", "timeout client", NO_REQUESTS, protocols=L7),
+    Row(
+        "listener.client.send_timeout",
+        YES,
+        Refused("one timer, `timeout client`, is for reading and for sending"),
+        NO_REQUESTS,
+        when=_other_timer("client.body_timeout"),
+        label="another client.send_timeout than client.body_timeout",
+        protocols=L7,
+        instead="write both the same",
+    ),
+    Row(
+        "listener.client.idle",
+        "in a relay and in a tunnel, without a byte in either direction",
+        "timeout client and server; of a tunnel, timeout tunnel",
+        "a ct timeout policy: `established`, for UDP `replied`",
+    ),
+    Row("listener.client.close", "a FIN, after which it reads to the end", "its own way", FIN_PASSES, value="fin"),
+    Row(
+        "listener.client.close",
+        "a FIN, then a reset once all is acknowledged (SIOCOUTQ)",
+        "option nolinger: close(2) with SO_LINGER 0",
+        PASSES_FIN,
+        value="fin-rst",
+        protocols=STREAMS,
+    ),
+    Row(
+        "listener.client.close",
+        "waits close_wait for the client's FIN",
+        Refused("HAProxy closes at once and waits for nobody"),
+        PASSES_FIN,
+        value="peer",
+        protocols=STREAMS,
+    ),
+    Row(
+        "listener.client.close_wait",
+        YES,
+        Refused("HAProxy closes at once and waits for nobody"),
+        PASSES_FIN,
+        protocols=STREAMS,
+    ),
+)
+
+_UPSTREAM = (
+    Row(
+        "listener.upstream.keepalive",
+        "false: a connection for each request",
+        "false: option http-server-close",
+        NO_REQUESTS,
+        protocols=L7,
+    ),
+    Row("listener.upstream.reuse", YES, "http-reuse", NO_REQUESTS, protocols=L7),
+    Row(
+        "listener.upstream.idle",
+        YES,
+        "pool-purge-delay: about half of the idle ones end in each such period",
+        NO_REQUESTS,
+        protocols=L7,
+    ),
+    Row("listener.upstream.pool_max", "each worker", "pool-max-conn", NO_REQUESTS, protocols=L7),
+    Row(
+        "listener.upstream.connect_timeout",
+        "504; of a relay, a reset",
+        "timeout connect",
+        Refused("the kernel passes SYNs on, and the client waits as long as it likes"),
+        protocols=STREAMS,
+    ),
+    Row("listener.upstream.read_timeout", "504", "timeout server: 504", NO_REQUESTS, protocols=L7),
+    Row("listener.upstream.send_timeout", "504", "timeout server: 504", NO_REQUESTS, protocols=L7),
+    Row(
+        "listener.upstream.send_timeout",
+        YES,
+        Refused("one timer, `timeout server`, is for reading and for sending"),
+        NO_REQUESTS,
+        when=_other_timer("upstream.read_timeout"),
+        label="another upstream.send_timeout than upstream.read_timeout",
+        protocols=L7,
+        instead="write both the same",
+    ),
+    Row(
+        "listener.upstream.retries",
+        "on another target, where nothing was answered and the method allows it",
+        "retries, option redispatch, retry-on",
+        Refused("the kernel passes SYNs on and tries nothing again"),
+        protocols=STREAMS,
+    ),
+    Row(
+        "listener.upstream.close",
+        "after a whole answer; else a FIN would say the same",
+        "its own way: a reset",
+        FIN_PASSES,
+        value="rst",
+    ),
+    Row(
+        "listener.upstream.close",
+        "shutdown(2), then close(2)",
+        Refused("HAProxy ends connections to servers by a reset"),
+        PASSES_FIN,
+        value="fin",
+        protocols=STREAMS,
+    ),
+    Row(
+        "listener.upstream.close",
+        "asks for `Connection: close` and waits for the target's FIN",
+        "option http-server-close",
+        PASSES_FIN,
+        value="peer",
+        protocols=STREAMS,
+    ),
+    Row(
+        "listener.upstream.source",
+        "bind(2) with IP_BIND_ADDRESS_NO_PORT: a port is used once for each target, not once in all",
+        "source; with ports, on the server's line",
+        "snat to",
+    ),
+    Row(
+        "listener.upstream.source",
+        YES,
+        "source",
+        Refused('nat = "dnat" keeps the client\'s address'),
+        when=_source_with_dnat,
+        label='upstream.source with nat = "dnat"',
+    ),
+)
+
+_REAL_IP = (
+    Row("listener.real_ip.mode", "X-Forwarded-For, X-Forwarded-Proto", "option forwardfor", NO_REQUESTS, value="xff"),
+    Row("listener.real_ip.mode", YES, "send-proxy", NO_SOCKET, value="proxy_v1", protocols=STREAMS),
+    Row("listener.real_ip.mode", YES, "send-proxy-v2", NO_SOCKET, value="proxy_v2", protocols=STREAMS),
+    Row(
+        "listener.real_ip.mode",
+        Refused("the answers would have to be routed back through this machine"),
+        Refused("the answers would have to be routed back through this machine"),
+        'the pools\' nat = "dnat"',
+        value="transparent",
+    ),
+    Row(
+        "listener.real_ip.mode",
+        YES,
+        YES,
+        Refused('nat = "full" replaces the client\'s address'),
+        when=_full_nat,
+        label='real_ip.mode = "transparent" with a pool of nat = "full"',
+        instead='write nat = "dnat" in the pool',
+    ),
+    Row("listener.real_ip.trusted", YES, "an acl on src", NO_SOCKET, protocols=STREAMS),
+    Row("listener.real_ip.accept_proxy", YES, "tcp-request connection expect-proxy", NO_SOCKET, protocols=STREAMS),
+)
+
+_LIMITS = (
+    Row("listener.limits.request_line", "414", "http-request deny: 414", NO_REQUESTS, protocols=L7),
+    Row("listener.limits.header_size", "431", "tune.bufsize: 400", NO_REQUESTS, protocols=L7),
+    Row("listener.limits.header_count", "431", "tune.http.maxhdr: 400", NO_REQUESTS, protocols=L7),
+    Row(
+        "listener.limits.body_size",
+        "413",
+        "http-request deny on Content-Length: 413; a chunked body is not counted",
+        NO_REQUESTS,
+        protocols=L7,
+    ),
+)
+
+_POOL = (
+    Row("pool.name", YES, YES, YES),
+    Row("pool.scheduler", "smooth, by request", "balance roundrobin", "numgen inc, by connection", value="wrr"),
+    Row(
+        "pool.scheduler",
+        "active connections by weight",
+        "balance leastconn",
+        Refused("a rule does not know how many connections a target has"),
+        value="least_conn",
+    ),
+    Row("pool.scheduler", YES, "balance source", "jhash ip saddr", value="ip_hash"),
+    Row("pool.nat", YES, YES, "dnat and snat", value="full"),
+    Row(
+        "pool.nat",
+        Refused("it connects to targets itself, from its own address"),
+        Refused("it connects to targets itself, from its own address"),
+        "dnat alone: the target sees the client and must route back through this machine",
+        value="dnat",
+    ),
+    Row("pool.session.type", "a table of addresses", "stick-table type ip", "a set with timeouts", value="source_ip"),
+    Row("pool.session.type", YES, "cookie insert indirect nocache", NO_REQUESTS, value="cookie_insert"),
+    Row("pool.session.ttl", YES, "expire of the stick-table, maxlife of the cookie", "timeout of the set"),
+    Row("pool.session.cookie", YES, YES, NO_REQUESTS),
+    Row("pool.all_down", YES, YES, "reject with tcp reset"),
+    Row("pool.drain.timeout", YES, YES, YES),
+    Row("pool.drain.then", YES, "shutdown sessions server", "the entries leave conntrack, packets meet a reset"),
+    Row(
+        "pool.drain.then",
+        YES,
+        Refused("HAProxy ends sessions its own way"),
+        Refused("the kernel can refuse packets, not close in a connection's name"),
+        value="fin",
+    ),
+    *(
+        Row(f"pool.health.{field}", PROBER, PROBER, PROBER)
+        for field in (
+            "enabled", "type", "interval", "timeout", "rise", "fall",
+            "http.method", "http.path", "http.host", "http.expect",
+            "custom.send", "custom.expect", "custom.hex",
+        )
+    ),
+    Row("pool.target.addr", YES, "server", "a value of the map"),
+    Row(
+        "pool.target.addr",
+        YES,
+        YES,
+        Refused("packets cannot be rewritten from IPv4 to IPv6 or back"),
+        when=_other_family,
+        label="a target of another IP version than its binds",
+    ),
+    Row("pool.target.weight", YES, YES, "its share of numgen"),
+)  # fmt: skip
+
+ROWS: tuple[Row, ...] = (*_FILE, *_LISTENER, *_CLIENT, *_UPSTREAM, *_REAL_IP, *_LIMITS, *_POOL)

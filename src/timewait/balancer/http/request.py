@@ -28,6 +28,7 @@ from timewait.balancer.http.grammar import (
     why_not_request_line,
 )
 from timewait.balancer.http.target import Place, host_of, place_of
+from timewait.balancer.http.witness import objects_to_request
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
@@ -135,7 +136,8 @@ def _assembled(
         lines.append(b"Content-Length: %d\r\n" % framing)
     if trailers:
         lines.append(b"TE: trailers\r\n")
-    return RequestHead(
+    forward = b"".join(lines)
+    return objects_to_request(method, place.target, forward) or RequestHead(
         size=size,
         method=method,
         target=place.target,
@@ -146,13 +148,13 @@ def _assembled(
         framing=framing,
         keep_alive=b"close" not in asked and (minor == 1 or b"keep-alive" in asked),
         expects_continue=bool(expects and minor and framing),
-        upgrade=_upgrade(found, asked, minor, framing),
+        upgrade=_upgrade(found, asked, minor, framing, method),
         is_connect=method == b"CONNECT",
         trailers=trailers,
         cookie=b"; ".join(found[b"cookie"]) if b"cookie" in found else b"",
         forwarded_for=b", ".join(found[b"x-forwarded-for"]) if b"x-forwarded-for" in found else b"",
         forwarded_proto=b", ".join(found[b"x-forwarded-proto"]) if b"x-forwarded-proto" in found else b"",
-        forward=b"".join(lines),
+        forward=forward,
     )
 
 
@@ -216,13 +218,13 @@ def _wants_trailers(found: Found) -> bool:
     )
 
 
-def _upgrade(found: Found, asked: frozenset[bytes], minor: int, framing: int) -> bytes | None:
+def _upgrade(found: Found, asked: frozenset[bytes], minor: int, framing: int, method: bytes) -> bytes | None:
     """What the client offers to switch to, where that may be taken up.
 
     Another HTTP or TLS inside would be requests that no rule here has seen, so that offer is ignored, as any server
     may (RFC 9110, 7.8); so is one with a body, which would stand between head and tunnel.
     """
-    if not (minor and b"upgrade" in asked and b"upgrade" in found and framing == NO_BODY):
+    if not (minor and b"upgrade" in asked and b"upgrade" in found and framing == NO_BODY and method != b"CONNECT"):
         return None
     offered = b", ".join(found[b"upgrade"])
     return offered if _PROTOCOLS.fullmatch(offered) and not _OTHER_HTTP.search(offered) else None

@@ -18,6 +18,7 @@ from timewait.balancer.http.grammar import (
     why_not_fields,
     why_not_status_line,
 )
+from timewait.balancer.http.witness import objects_to_answer
 
 HEADER_SIZE = 64 << 10  # bytes of a head; nginx takes 8k by default, HAProxy 16k, both with many cookies too few
 HEADER_COUNT = 200
@@ -103,7 +104,8 @@ def _assembled(
         kept.append(b"Connection: Upgrade\r\n")
     if status in (101, 426):  # in 426 it says what would be accepted (RFC 9110, 15.5.22)
         kept += [b"Upgrade: %b\r\n" % value for value in found.get(b"upgrade", [])]
-    return ResponseHead(
+    forward = b"".join(kept)
+    return objects_to_answer(status, forward) or ResponseHead(
         size=size,
         status=status,
         framing=framing,
@@ -112,7 +114,7 @@ def _assembled(
         ),
         is_interim=100 <= status < 200 and status != 101,
         is_upgrade=tunnel,
-        forward=b"".join(kept),
+        forward=forward,
     )
 
 

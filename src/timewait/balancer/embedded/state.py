@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Container
-from socket import SocketType
-from typing import Protocol
+import ssl
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, Protocol
 
 from timewait.balancer.config.addresses import place
 from timewait.balancer.config.model import Configuration, Listener, Pool, Scheduler, SessionType, Target, Then
@@ -17,6 +17,9 @@ from timewait.balancer.embedded.sources import Destination, Sources
 from timewait.balancer.engine import Rotation
 from timewait.balancer.routing.schedulers import scheduler
 from timewait.balancer.statistics import ListenerStatistics, Statistics, TargetStatistics
+
+if TYPE_CHECKING:
+    from timewait.balancer.embedded.accepting import Arrival
 
 _UNASKED: dict[str, int] = {}
 
@@ -129,16 +132,14 @@ class PoolState:
 class ListenerState:
     """A listener, as this worker sees it."""
 
-    __slots__ = ("accepting", "config", "limits", "sockets", "sources", "statistics", "tls", "worker")
+    __slots__ = ("config", "limits", "sources", "statistics", "tls", "worker")
 
     def __init__(
         self, worker: Worker, config: Listener, statistics: ListenerStatistics, limits: Limits | None
     ) -> None:
         self.worker, self.config, self.statistics, self.limits = worker, config, statistics, limits
         self.sources = Sources(config.upstream.source, worker.number)
-        self.sockets: list[SocketType] = []  # that listen
-        self.tls: object = None
-        self.accepting: object = None
+        self.tls: ssl.SSLContext | None = None
 
     def release(self) -> None:
         """A client's connection that was counted in is closed."""
@@ -157,6 +158,9 @@ class Worker:
         self.shared = shared
         self.statistics = Statistics()
         self.draining = False
+        self.key = b""  # of sessions by cookie: one for all workers, also over reloads
+        self.arrivals: dict[Arrival, None] = {}
+        self.say: Callable[[str], None] = print  # tells the supervisor a line
         self.listeners: dict[str, ListenerState] = {}
         self.pools: dict[str, PoolState] = {
             pool.name: PoolState(self, pool, self.statistics.targets) for pool in configuration.pool

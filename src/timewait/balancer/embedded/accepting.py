@@ -1,0 +1,244 @@
+"""From a listening socket to a connection somebody can serve: limits, the PROXY header, the TLS handshake.
+
+All workers wait at the same listening socket, so there is one accept queue whatever becomes of a worker; a second
+socket with SO_REUSEPORT would have a queue of its own, and closing it would reset who waits there. EPOLLEXCLUSIVE
+(epoll_ctl(2)) wakes one worker, not all.
+
+When descriptors run out (EMFILE, ENFILE) the connection stays in the queue and would wake us for ever: the worker
+stops accepting for a moment. It does so a little earlier, because each client needs a connection to a target too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import ssl
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from socket import SocketType
+from typing import Any
+
+from timewait.balancer.config.model import ClientClose, RealIpMode
+from timewait.balancer.embedded import closing, proxy_protocol
+from timewait.balancer.embedded.loop import ONE_OF_MANY, READ_AND_WRITE
+from timewait.balancer.embedded.state import ListenerState
+
+Endpoint = tuple[str, int]
+Serve = Callable[[ListenerState, Any, Endpoint, Endpoint, bytes, int], None]
+"""`serve(listener, sock, client, server, initial, connection_id)`"""
+
+BATCH = 8  # accepted at one event; the rest is told again, perhaps to another worker
+PAUSE = 0.1  # seconds without accepting when descriptors have run out
+ARRIVALS_MOST = 8192  # in their PROXY header or handshake, in one worker; a TLS one takes 50 KB
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PEEK = proxy_protocol.LONGEST_V2 + 16
+
+
+class Acceptor:
+    """One listening socket in one worker."""
+
+    def __init__(self, listener: ListenerState, sock: SocketType, serve: Serve) -> None:
+        self.listener, self.sock, self.serve = listener, sock, serve
+        self.loop = listener.worker.loop
+        self.statistics = listener.statistics
+        self._accept: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]  # accept4(), a number
+        self._family, self._unix = sock.family, sock.family == socket.AF_UNIX
+        self._here: Endpoint = ("", 0) if self._unix else sock.getsockname()[:2]
+        config = listener.config
+        self._tells_server = config.real_ip.mode in (RealIpMode.PROXY_V1, RealIpMode.PROXY_V2)
+        self._trusted = [ip_network(text, strict=False) for text in config.real_ip.trusted]
+        self._slow = config.real_ip.accept_proxy or listener.tls is not None
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._high = limit - max(16, limit // 8)
+        self._paused = False
+        self._warned = float("-inf")
+
+    def start(self) -> None:
+        """Accepts from now on."""
+        self.loop.watch(self.sock.fileno(), ONE_OF_MANY, self._arrived)
+
+    def stop(self, *, rest: bool) -> None:
+        """Accepts no more; with `rest` first those who wait in the queue, which nobody else will take."""
+        if rest:
+            while self._take():
+                pass
+        self.loop.forget(self.sock.fileno())
+        self.sock.close()
+
+    def _arrived(self, events: int) -> None:
+        for _ in range(BATCH):
+            if not self._take():
+                return
+
+    def _take(self) -> bool:
+        """Takes one connection from the queue; whether there may be more."""
+        try:
+            fd, address = self._accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                self._pause(error)
+                return False
+            return error.errno in (errno.ECONNABORTED, errno.EPROTO, errno.EINTR)
+        os.set_blocking(fd, False)
+        sock = SocketType(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0, fileno=fd)
+        if self._admit(sock):
+            self._begin(sock, ("", 0) if self._unix else _plain(address))
+        if fd > self._high:
+            self._pause(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            return False
+        return True
+
+    def _admit(self, sock: SocketType) -> bool:
+        limits = self.listener.limits
+        over = limits.admit(self.loop.now) if limits is not None else ""
+        if over:
+            setattr(self.statistics, over, getattr(self.statistics, over) + 1)
+            closing.reset(sock)
+            return False
+        self.statistics.accepted += 1
+        self.statistics.active += 1
+        return True
+
+    def _begin(self, sock: SocketType, client: Endpoint) -> None:
+        server = self._here
+        if self._tells_server and not self._unix:
+            try:
+                server = _plain(sock.getsockname())
+            except OSError:
+                pass
+        if self._slow:
+            expects_header = self.listener.config.real_ip.accept_proxy and self._trusts(client[0])
+            Arrival(self, sock, client, server, expects_header).start()
+        else:
+            self.serve(self.listener, sock, client, server, b"", self.listener.worker.new_id())
+
+    def _trusts(self, client: str) -> bool:
+        """Whoever comes by a unix socket is trusted: the file's rights decided who may."""
+        return not client or any(ip_address(client) in network for network in self._trusted)
+
+    def _pause(self, error: OSError) -> None:
+        if self._paused:
+            return
+        self._paused = True
+        if self.loop.now - self._warned > 10:
+            self._warned = self.loop.now
+            open_now, limit = self.listener.worker.remaining, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            self.listener.worker.say(
+                f"listener {self.listener.config.name}: a worker with {open_now} connections has no descriptors left "
+                f"({error.strerror}; its limit is {limit}); new connections wait. Raise the limit: ulimit -n, or "
+                "LimitNOFILE= in systemd"
+            )
+        self.loop.forget(self.sock.fileno())
+        self.loop.after(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self.sock.fileno() >= 0:
+            self.start()
+
+
+class Arrival:
+    """A connection that still has to send its PROXY header or to finish its handshake, both within header_timeout."""
+
+    __slots__ = ("acceptor", "client", "deadline", "expects_header", "listener", "loop", "server", "sock")
+
+    def __init__(
+        self, acceptor: Acceptor, sock: SocketType, client: Endpoint, server: Endpoint, expects_header: bool
+    ) -> None:
+        self.acceptor, self.sock, self.client, self.server = acceptor, sock, client, server
+        self.listener, self.loop = acceptor.listener, acceptor.loop
+        self.expects_header = expects_header
+        self.deadline = self.loop.now + self.listener.config.client.header_timeout
+
+    def start(self) -> None:
+        arrivals = self.listener.worker.arrivals
+        arrivals[self] = None
+        if len(arrivals) > ARRIVALS_MOST:
+            next(iter(arrivals)).expired(self.loop.now)  # the oldest: whoever is slow on purpose goes first
+        self.loop.guard(self)
+        if self.listener.tls is not None and not self.expects_header:
+            self._wrap()
+        self.loop.watch(self.sock.fileno(), READ_AND_WRITE, self._ready)
+
+    def expired(self, now: float) -> None:
+        """header_timeout is over."""
+        self._refuse("timeout", timed_out=True)
+
+    def _ready(self, events: int) -> None:
+        if self.expects_header and not self._read_header():
+            return
+        if self.listener.tls is None or self._shake_hands():
+            self._leave()
+            self.loop.forget(self.sock.fileno())
+            worker = self.listener.worker
+            self.acceptor.serve(self.listener, self.sock, self.client, self.server, b"", worker.new_id())
+
+    def _read_header(self) -> bool:
+        """Takes exactly the header off the stream: what follows may be a handshake."""
+        try:
+            data = self.sock.recv(PEEK, socket.MSG_PEEK)
+            header = proxy_protocol.parse(data) if data else proxy_protocol.Malformed("the client left")
+            if isinstance(header, proxy_protocol.Header):
+                self.sock.recv(header.size)
+        except BlockingIOError:
+            return False
+        except OSError:
+            header = proxy_protocol.Malformed("the client left")
+        if isinstance(header, proxy_protocol.Malformed):
+            self._refuse("bad-proxy-header")
+            return False
+        if header is None:
+            return False
+        self.client, self.server = header.client or self.client, header.server or self.server
+        self.expects_header = False
+        if self.listener.tls is not None:
+            self._wrap()
+        return True
+
+    def _wrap(self) -> None:
+        assert isinstance(self.listener.tls, ssl.SSLContext)
+        self.sock = self.listener.tls.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)  # type: ignore[arg-type]
+
+    def _shake_hands(self) -> bool:
+        assert isinstance(self.sock, ssl.SSLSocket)
+        try:
+            self.sock.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except (OSError, ValueError):
+            self._refuse("")
+            return False
+        self.acceptor.statistics.tls_handshakes += 1
+        return True
+
+    def _refuse(self, reason: str, timed_out: bool = False) -> None:
+        statistics = self.acceptor.statistics
+        self._leave()
+        if self.listener.tls is not None and not self.expects_header:
+            statistics.tls_failed += 1
+        elif reason:
+            statistics.refused[reason] = statistics.refused.get(reason, 0) + 1
+        policy = self.listener.config.client.close
+        plain = ClientClose.FIN if policy is ClientClose.PEER else policy  # it said nothing we could wait for
+        closing.end_client(
+            self.loop, self.sock, plain, statistics.closes, close_wait=0, timed_out=timed_out, done=self._closed
+        )
+
+    def _closed(self, how: str) -> None:
+        self.listener.release()
+
+    def _leave(self) -> None:
+        self.listener.worker.arrivals.pop(self, None)
+        self.loop.unguard(self)
+
+
+def _plain(address: Any) -> Endpoint:
+    """An IPv4 client of a socket that takes both families is shown as IPv4."""
+    host: str = address[0]
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    return host.partition("%")[0], address[1]

@@ -1,0 +1,32 @@
+"""`timewait balance FILE` runs; `timewait balance ctl ...` and `timewait balance top` speak with one that runs.
+
+One small file per sub-command.
+"""
+
+from __future__ import annotations
+
+import typer
+from typer.core import TyperGroup
+
+from timewait.cli import app
+
+RUN = "run"
+
+
+class _RunsFiles(TyperGroup):
+    """What is no sub-command is a file to run, and its options: `timewait balance clb.toml --check`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [RUN, *args]
+        return super().parse_args(ctx, args)
+
+
+balance = typer.Typer(
+    cls=_RunsFiles,
+    help="The load balancer: layer 4 and layer 7, embedded, on HAProxy, or in the kernel.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    subcommand_metavar="FILE|COMMAND ...",
+)
+app.add_typer(balance, name="balance")

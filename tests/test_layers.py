@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "timewait"
 RULES = {"tcp"}
 RECORDS = {"plan", "run", "histogram", "verdict", "toml_lines", "durations"}
 ROOMS = {"stress", "observe", "lab", "simulate", "balancer", "capture"}  # siblings: they do not know each other
-JOINS = {"experiment", "find_max", "demo", "doctor", "claims"}  # what puts rooms together
+JOINS = {"experiment", "find_max", "demo", "doctor", "claims", "balance"}  # what puts rooms together
 
 ALLOWED: dict[str, set[str]] = {
     "tcp": set(),
@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "durations": set(),
     "claims": RULES | RECORDS | {"stress", "observe", "lab", "experiment"},
     "doctor": RULES | RECORDS | {"stress", "observe", "diagnose"},
+    "balance": RULES | RECORDS | {"balancer", "observe", "diagnose"},
     "cli": RULES | RECORDS | ROOMS | JOINS | {"diagnose", "report"},
     "__main__": {"cli"},
 }

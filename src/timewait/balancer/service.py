@@ -30,6 +30,7 @@ from timewait.balancer.words import plural, seconds
 
 WELL, FAILED, INTERRUPTED = 0, 1, 130  # ended as told; an engine died; a second signal
 _LOOK_AGAIN = 0.05  # seconds between two questions how many connections are left
+_NOTICE = 5.0  # seconds between two looks at ports and TIME_WAIT
 _API_PATIENCE = 1.0  # seconds that requests to the API may still take at the end
 
 
@@ -58,9 +59,10 @@ class Service:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         try:
             # The door comes first: a second balancer on the same file should say so, and not that a port is taken.
-            async with self._admin() as path:
+            async with self._admin() as (path, answer):
                 try:
                     await self.supervisor.start()
+                    await answer()
                     self._on_ready(f"timewait balance: ready (pid {os.getpid()}, admin socket {path})")
                     return await self._serve()
                 finally:
@@ -88,6 +90,7 @@ class Service:
     async def _serve(self) -> int:
         """Follows signals until one of them, or an engine, ends it."""
         died = asyncio.create_task(self.supervisor.planes.failed())
+        noticing = asyncio.create_task(self._notice())
         try:
             while True:
                 told = asyncio.create_task(self._signals.get())
@@ -103,10 +106,32 @@ class Service:
                 task.add_done_callback(self._reloading.discard)
         finally:
             died.cancel()
+            noticing.cancel()
+
+    async def _notice(self) -> None:
+        """Looks at the kernel now and then, and logs what is found about the balancer itself, once while it lasts."""
+        told: set[str] = set()
+        while True:
+            await asyncio.sleep(_NOTICE)
+            try:
+                stats = await self.supervisor.statistics()
+            except Exception:  # an engine in the middle of something, or about to die: that is told elsewhere
+                continue
+            found = {f"{one.id} {one.about}": one for one in stats.kernel.findings}
+            for key in found.keys() - told:
+                remedy = f" Best: {found[key].remedy[0]}" if found[key].remedy else ""
+                self._say(f"{found[key].id}: {found[key].summary}{remedy}")
+            told = set(found)
 
     async def _hang_up(self) -> None:
-        with contextlib.suppress(BalancerError):  # said already
+        try:
             await self.reload()
+        except BalancerError:
+            pass  # said already
+        except Exception as problem:
+            self._say(
+                f"reload: a fault of its own: {type(problem).__name__}: {problem}; the old configuration goes on"
+            )
 
     async def _drain(self, number: signal.Signals, died: asyncio.Task[str]) -> int:
         """Accepts nothing more, and waits; the exit code."""
@@ -133,8 +158,8 @@ class Service:
         return WELL
 
     @contextlib.asynccontextmanager
-    async def _admin(self) -> AsyncIterator[str]:
-        """The API on its socket, and metrics where they are wanted over TCP."""
+    async def _admin(self) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """The admin socket's path, and what makes it (and metrics, where they are wanted over TCP) answer."""
         admin = self._configuration.admin
         api = Api(self.supervisor, self._source, self.reload)
         async with contextlib.AsyncExitStack() as stack:
@@ -143,23 +168,24 @@ class Service:
             tcp = _metrics_socket(admin.metrics) if admin.metrics else None
             if tcp is not None:
                 stack.callback(tcp.close)
-            ready: list[Callable[[], Awaitable[None]]] = [await _site(stack, api.application(), door.socket)]
+            sites = [await _site(stack, api.application(), door.socket)]
             if tcp is not None:
-                ready.append(await _site(stack, api.metrics_only(), tcp))
-            for start in ready:
-                await start()
-            beacon = Beacon(self._source.name, door.path)
-            stack.callback(beacon.close)
-            yield str(door.path)
+                sites.append(await _site(stack, api.metrics_only(), tcp))
+
+            async def answer() -> None:
+                for site in sites:
+                    await site.start()
+                beacon = Beacon(self._source.name, door.path)
+                stack.callback(beacon.close)
+
+            yield str(door.path), answer
 
 
-async def _site(
-    stack: contextlib.AsyncExitStack, app: web.Application, sock: socket.socket
-) -> Callable[[], Awaitable[None]]:
+async def _site(stack: contextlib.AsyncExitStack, app: web.Application, sock: socket.socket) -> web.SockSite:
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_API_PATIENCE)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    return web.SockSite(runner, sock).start
+    return web.SockSite(runner, sock)
 
 
 def _metrics_socket(address: str) -> socket.socket:

@@ -306,8 +306,8 @@ class Supervisor:
                 self._tell_all_down()
                 try:
                     await self._tell()
-                except BalancerError as problem:
-                    self._say(f"an engine did not take the new weights: {problem}")
+                except Exception as problem:  # whatever it is, the next change tells them again
+                    self._say(f"an engine did not take the new weights: {problem or type(problem).__name__}")
 
     def _watch(self, configuration: Configuration, *, first_decides: bool) -> None:
         """Checks what should be checked, and nothing else. Raises BalancerError where a check is forbidden."""

@@ -34,6 +34,7 @@ class Notice(msgspec.Struct, kw_only=True):
     """Something found about the balancer itself, as `timewait` words findings."""
 
     id: str
+    about: str  # the target's address
     summary: str
     evidence: list[str] = []
     remedy: list[str] = []

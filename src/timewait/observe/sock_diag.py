@@ -34,6 +34,7 @@ _INET_DIAG_REQ_BYTECODE = 1
 _INET_DIAG_SKV6ONLY = 11
 _REQUEST = struct.Struct("=BBBxI")  # family, protocol, attributes wanted, states; inet_diag_sockid follows
 _ANY_COOKIE = b"\xff" * 8
+_MOST_PORTS = 32  # filtered by the kernel; past that every socket costs it more than sending does
 _ATTEMPTS = 3  # of a dump the kernel calls interrupted; the last one is taken as it is, see SockDiag.fold
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -201,6 +202,13 @@ class SockDiag:
         """How many distinct local ports these sockets have."""
         return self.fold(states, where, _LocalPorts).count()
 
+    def by_local_port(self, ports: Sequence[int], states: frozenset[State] = CONNECTED) -> dict[int, int]:
+        """Sockets whose local port is one of these, whatever their address."""
+        if not ports:
+            return {}
+        where = tuple((Match(Side.LOCAL, low=port, high=port),) for port in ports)
+        return self.fold(states, where if len(where) <= _MOST_PORTS else (), lambda: _ByLocalPort(ports)).counts()
+
     def listeners(self, port: int | None = None) -> list[Listener]:
         """Listening sockets, of one port or all."""
         where = () if port is None else ((Match(Side.LOCAL, low=port, high=port),),)
@@ -262,6 +270,17 @@ class _ByState:
 
     def counts(self) -> dict[State, int]:
         return {state: int(self._table[state]) for state in State if self._table[state]}
+
+
+class _ByLocalPort:
+    def __init__(self, ports: Sequence[int]) -> None:
+        self._ports, self._table = ports, np.zeros(65536, dtype=np.int64)
+
+    def add(self, rows: Rows, /) -> None:
+        self._table += np.bincount(rows["local_port"], minlength=65536)
+
+    def counts(self) -> dict[int, int]:
+        return {port: int(self._table[port]) for port in self._ports}
 
 
 class _LocalPorts:

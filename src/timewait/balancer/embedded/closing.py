@@ -21,6 +21,7 @@ import ssl
 import struct
 import termios
 from collections.abc import Callable
+from functools import partial
 from socket import SocketType
 
 from timewait.balancer.config.model import ClientClose, UpstreamClose
@@ -30,6 +31,7 @@ from timewait.balancer.statistics import Closes
 RESET_NOW = struct.pack("ii", 1, 0)  # struct linger{l_onoff, l_linger}, socket(7)
 LINGER_IDLE, LINGER = 5.0, 30.0  # seconds without and in all, as nginx's lingering_timeout and lingering_time
 TARGET_WAIT = 1.0  # seconds a target gets to close first, where upstream.close is "peer"
+DELIVERY, LOOK_AGAIN = 2.0, 0.02  # seconds a reset waits for what was sent before it, and between two looks
 DROP_AT_ONCE = 1 << 16
 DROPS = 16  # reads at one event, so that one sender cannot keep the loop
 
@@ -98,6 +100,37 @@ def reset(sock: SocketType) -> str:
     return PEER_RST if how == PEER_RST else BALANCER_RST
 
 
+def close(loop: Loop, sock: SocketType) -> None:
+    """Closes a socket that the loop watches and on which nothing is left to be read, in TLS with its close_notify."""
+    if type(sock) is ssl.SSLSocket:
+        say_goodbye(sock)
+    loop.closed(sock.fileno())
+    try:
+        sock.close()
+    except OSError:
+        pass  # ECONNRESET may be told here; the descriptor is closed all the same
+
+
+def reset_once_delivered(
+    loop: Loop, sock: SocketType, closes: Closes, *, done: Done | None = None, seconds: float = DELIVERY
+) -> None:
+    """Passes a reset on: a reset takes away what was sent and not acknowledged, so it waits for that a little."""
+    if unacknowledged(sock) and seconds > 0:
+        loop.hand_over(sock.fileno(), _ignore)
+        again = partial(reset_once_delivered, loop, sock, closes, done=done, seconds=seconds - LOOK_AGAIN)
+        loop.after(LOOK_AGAIN, again)
+        return
+    loop.closed(sock.fileno())
+    how = reset(sock)
+    count(closes, how)
+    if done is not None:
+        done(how)
+
+
+def _ignore(events: int) -> None:
+    pass
+
+
 def count(closes: Closes, how: str, timed_out: bool = False) -> None:
     """Adds an end to the statistics."""
     setattr(closes, how, getattr(closes, how) + 1)
@@ -115,15 +148,19 @@ def end_client(
     linger: bool = False,
     timed_out: bool = False,
     done: Done | None = None,
+    how: str = "",
 ) -> None:
     """Ends a client's connection as configured. It takes over the socket, which the loop watches; counts in `closes`
     how it went, and calls `done` with that once the socket is closed, often before it returns.
 
-    `linger`: the client may still be sending. Where the end of an answer is told by the end of the connection (RFC
-    9112 section 6.3 rule 8), the policy must not be PEER: the client would wait for it.
+    `linger`: the client may still be sending. `how`: what shut() said, where our FIN has gone out already. Where the
+    end of an answer is told by the end of the connection (RFC 9112 section 6.3 rule 8), the policy must not be PEER:
+    the client would wait for it.
     """
     ending = _Ending(loop, sock, closes, timed_out, done)
-    if policy is ClientClose.FIN:
+    if how:
+        ending.finish(how)
+    elif policy is ClientClose.FIN:
         if linger:
             ending.fin_and_linger()
         else:
@@ -144,16 +181,18 @@ def end_target(
     *,
     timed_out: bool = False,
     done: Done | None = None,
+    how: str = "",
 ) -> None:
     """Ends a connection to a target as configured, after a complete answer or because of a failure; as end_client.
 
     A target whose FIN is here already keeps the TIME_WAIT itself, so it gets our FIN, under RST too.
     """
     ending = _Ending(loop, sock, closes, timed_out, done)
-    how = first(sock)
+    sent = bool(how)
+    how = how or first(sock)
     if policy is UpstreamClose.RST and how == BALANCER_FIN:
         ending.reset()
-    elif policy is UpstreamClose.PEER and how == BALANCER_FIN:
+    elif not sent and policy is UpstreamClose.PEER and how == BALANCER_FIN:
         ending.wait_for_peer(TARGET_WAIT, ending.reset)
     else:
         ending.finish(how)
@@ -180,7 +219,7 @@ class _Ending:
         try:
             self.sock.close()
         except OSError:
-            pass  # ECONNRESET may be told here; the descriptor is closed all the same
+            pass
         count(self.closes, how, self.timed_out)
         if self.done is not None:
             self.done(how)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from timewait.balancer.config.capability_rows import ROWS, Case, Refused, Row
+from timewait.balancer.config.capability_row import Case, Refused, Row
+from timewait.balancer.config.capability_rows import ROWS
 from timewait.balancer.config.model import Configuration, Engine, Listener, Pool
 from timewait.balancer.config.problem import Problem, quoted
 from timewait.balancer.config.units import duration_text, size_text
@@ -34,11 +35,17 @@ def refusals(configuration: Configuration) -> list[str]:
 def problems(configuration: Configuration) -> list[Problem]:
     """As refusals(), with the field each is about."""
     found: dict[Problem, None] = {}
+    hopeless: list[Listener] = []  # the engine cannot do their protocol, so the rest of them is not looked at
     for use in uses(configuration):
-        if use.case.listener is not None and use.case.listener.protocol not in use.row.protocols:
-            found[_meaningless(use, use.case.listener)] = None
+        listener = use.case.listener
+        if any(listener is one for one in hopeless):
+            continue
+        if listener is not None and listener.protocol not in use.row.protocols:
+            found[_meaningless(use, listener)] = None
         elif isinstance(use.row.does(use.case.engine), Refused) and not _elsewhere(use, configuration):
             found[_refused(use)] = None
+            if listener is not None and use.row.field == "listener.protocol":
+                hopeless.append(listener)
     return list(found)
 
 
@@ -98,12 +105,15 @@ def _of(record: msgspec.Struct, case: Case, prefix: str, at: Path, owner: str) -
 
 
 def values(record: msgspec.Struct, words: tuple[str, ...]) -> Iterator[tuple[Path, Any, Any]]:
-    """Where a field stands inside a record, its value and its default; several times where there is an array."""
+    """Where a field stands inside a record, its value and its default; several times where there is an array.
+
+    What must be written is its own default: nobody wants anything particular by writing it.
+    """
     word, *rest = words
     field = next(field for field in msgspec.structs.fields(type(record)) if field.name == word)
     value = getattr(record, word)
     if not rest:
-        yield (word,), value, None if field.required else field.default
+        yield (word,), value, value if field.required else field.default
         return
     inner = list(enumerate(value)) if isinstance(value, tuple) else [(None, value)]
     for number, one in inner:

@@ -6,59 +6,20 @@ or about a case of it. The tests want one for every field of model.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from timewait.balancer.config import addresses
-from timewait.balancer.config.model import Configuration, Engine, Listener, Nat, Pool, Protocol, RealIpMode
-
-
-class Case(NamedTuple):
-    """What a field is looked at with: the engine in charge, and whose field it is."""
-
-    configuration: Configuration
-    engine: Engine
-    listener: Listener | None = None  # None for fields of the whole file
-    pool: Pool | None = None
-
-
-class Refused(str):
-    """Why an engine cannot do it: the rest of a sentence."""
-
-
-Met = Callable[[Case, Any], bool]
-
-
-class Row(NamedTuple):
-    """One field, and what becomes of it on each engine."""
-
-    field: str  # "listener.client.close"
-    embedded: str
-    haproxy: str
-    nftables: str
-    value: Any = None  # the row is about this value only
-    when: Met | None = None  # or about the cases where this holds, called `label`
-    label: str = ""
-    protocols: tuple[Protocol, ...] = tuple(Protocol)  # in which it means something
-    instead: str = ""  # what to write, where leaving it out is not the answer
-
-    def does(self, engine: Engine) -> str:
-        """How an engine honours it; a Refused where it does not."""
-        return {Engine.EMBEDDED: self.embedded, Engine.HAPROXY: self.haproxy, Engine.NFTABLES: self.nftables}[engine]
-
-    def met(self, case: Case, value: Any, default: Any) -> bool:
-        """Whether a file that has this value wants what the row is about."""
-        if self.when is not None:
-            return self.when(case, value)
-        return bool(value == self.value) if self.value is not None else bool(value != default)
-
-    @property
-    def shows_value(self) -> bool:
-        return not self.label
-
+from timewait.balancer.config.capability_row import (
+    L7,
+    Refused,
+    Row,
+    another_limit,
+    full_nat,
+    other_family,
+    other_timer,
+    source_with_dnat,
+    unix,
+)
+from timewait.balancer.config.model import Protocol
 
 YES = "yes"
-L7 = (Protocol.HTTP, Protocol.HTTPS)
 STREAMS = (Protocol.TCP, Protocol.HTTP, Protocol.HTTPS, Protocol.TCP_SSL)
 TLS = (Protocol.HTTPS, Protocol.TCP_SSL)
 
@@ -67,56 +28,10 @@ NO_SOCKET = Refused("the kernel forwards packets, there is no socket in between"
 NO_TLS = Refused("the kernel does not end TLS")
 FIN_PASSES = "both ends' FINs are passed on"
 PASSES_FIN = Refused("the kernel passes both ends' FINs on and closes nothing itself")
+SHUTDOWN = "shutdown sessions server: a FIN to the client, a reset to the target"
 PROBER = "the prober of this program, the same for all engines"
 SUPERVISOR = "this program, the same for all engines"
 WITH_CAP = "an nft rule takes the option out of every SYN and SYN-ACK; needs CAP_NET_ADMIN"
-
-
-def _unix(case: Case, value: Any) -> bool:
-    return any(text.startswith(addresses.UNIX) for text in value)
-
-
-def _other_timer(field: str) -> Met:
-    """Whether a timer differs from the one HAProxy would use for it, too."""
-
-    def met(case: Case, value: Any) -> bool:
-        assert case.listener is not None
-        table, _, name = field.partition(".")
-        return bool(value != getattr(getattr(case.listener, table), name))
-
-    return met
-
-
-def _full_nat(case: Case, value: Any) -> bool:
-    return value is RealIpMode.TRANSPARENT and _uses(case, Nat.FULL)
-
-
-def _source_with_dnat(case: Case, value: Any) -> bool:
-    return bool(value) and _uses(case, Nat.DNAT)
-
-
-def _uses(case: Case, nat: Nat) -> bool:
-    assert case.listener is not None
-    names = {case.listener.pool, *(rule.pool for rule in case.listener.rule)}
-    return any(pool.nat is nat for pool in case.configuration.pool if pool.name in names)
-
-
-def _other_family(case: Case, value: Any) -> bool:
-    """A target that packets of this listener cannot be rewritten to."""
-    assert case.listener is not None
-    families = set()
-    for text in case.listener.bind:
-        try:
-            here = addresses.bound(text)
-        except ValueError:
-            continue
-        if not isinstance(here, str):
-            families.add(here.address.version)
-            families |= {4} if here.address.version == 6 and here.address.is_unspecified else set()
-    try:
-        return addresses.place(value).address.version not in families
-    except ValueError:
-        return False  # said elsewhere
 
 
 _FILE = (
@@ -146,16 +61,6 @@ _FILE = (
 )
 
 _LISTENER = (
-    Row("listener.name", YES, YES, YES),
-    Row("listener.bind", YES, "bind", "the destination in a rule; packets to it are rewritten"),
-    Row(
-        "listener.bind",
-        YES,
-        "bind",
-        Refused("the kernel forwards packets, and a unix socket has none"),
-        when=_unix,
-        label="a bind at a unix socket",
-    ),
     Row("listener.protocol", YES, "mode tcp", "dnat", value=Protocol.TCP),
     Row(
         "listener.protocol",
@@ -168,23 +73,36 @@ _LISTENER = (
     Row("listener.protocol", YES, "mode http", NO_REQUESTS, value=Protocol.HTTP),
     Row("listener.protocol", YES, "mode http, bind ssl", NO_TLS, value=Protocol.HTTPS),
     Row("listener.protocol", YES, "mode tcp, bind ssl", NO_TLS, value=Protocol.TCP_SSL),
+    Row("listener.name", YES, YES, YES),
+    Row("listener.bind", YES, "bind", "the destination in a rule; packets to it are rewritten"),
+    Row(
+        "listener.bind",
+        YES,
+        "bind",
+        Refused("the kernel forwards packets, and a unix socket has none"),
+        when=unix,
+        label="a bind at a unix socket",
+    ),
     Row("listener.engine", YES, YES, YES),
     Row("listener.backlog", "listen(2)", "backlog", NO_SOCKET, protocols=STREAMS),
     Row(
         "listener.max_conn",
-        "more are reset",
-        "maxconn; more wait in the backlog",
-        "ct count over; more are reset",
+        "-1: no limit; more are reset",
+        "maxconn, -1: no limit; more wait in the backlog",
+        "ct count over, -1: no limit; more are reset",
     ),
     Row(
         "listener.max_cps",
-        "a bucket of tokens; more are reset",
-        "rate-limit sessions; more wait in the backlog",
-        "limit rate over; more are reset",
+        "-1: no limit; more are reset",
+        "rate-limit sessions, -1: no limit; more wait in the backlog",
+        "limit rate over, -1: no limit; more are reset",
     ),
-    Row("listener.timestamps", WITH_CAP, WITH_CAP, "a rule of its ruleset", protocols=STREAMS),
-    Row("listener.upgrade", "400", "http-request deny", NO_REQUESTS, protocols=L7),
-    Row("listener.connect", "a tunnel to the target", "a tunnel to the target", NO_REQUESTS, protocols=L7),
+    Row("listener.timestamps", YES, YES, YES, value="keep"),
+    Row("listener.timestamps", WITH_CAP, WITH_CAP, "a rule of its ruleset", value="strip", protocols=STREAMS),
+    Row("listener.upgrade", YES, YES, YES, value="tunnel"),
+    Row("listener.upgrade", "400", "http-request deny", NO_REQUESTS, value="refuse", protocols=L7),
+    Row("listener.connect", "405", "http-request deny", "", value="refuse"),
+    Row("listener.connect", YES, YES, NO_REQUESTS, value="tunnel", protocols=L7),
     Row("listener.pool", YES, "default_backend", "the map of a rule"),
     Row("listener.tls.certificate.certificate", "chosen by server name", "crt", NO_TLS, protocols=TLS),
     Row("listener.tls.certificate.key", YES, "crt, in one file with its certificate", NO_TLS, protocols=TLS),
@@ -217,7 +135,7 @@ _CLIENT = (
         YES,
         Refused("one timer, `timeout client`, is for reading and for sending"),
         NO_REQUESTS,
-        when=_other_timer("client.body_timeout"),
+        when=other_timer("client.body_timeout"),
         label="another client.send_timeout than client.body_timeout",
         protocols=L7,
         instead="write both the same",
@@ -228,7 +146,7 @@ _CLIENT = (
         "timeout client and server; of a tunnel, timeout tunnel",
         "a ct timeout policy: `established`, for UDP `replied`",
     ),
-    Row("listener.client.close", "a FIN, after which it reads to the end", "its own way", FIN_PASSES, value="fin"),
+    Row("listener.client.close", "reads on until the client has closed, too", YES, FIN_PASSES, value="fin"),
     Row(
         "listener.client.close",
         "a FIN, then a reset once all is acknowledged (SIOCOUTQ)",
@@ -285,7 +203,7 @@ _UPSTREAM = (
         YES,
         Refused("one timer, `timeout server`, is for reading and for sending"),
         NO_REQUESTS,
-        when=_other_timer("upstream.read_timeout"),
+        when=other_timer("upstream.read_timeout"),
         label="another upstream.send_timeout than upstream.read_timeout",
         protocols=L7,
         instead="write both the same",
@@ -299,14 +217,14 @@ _UPSTREAM = (
     ),
     Row(
         "listener.upstream.close",
-        "after a whole answer; else a FIN would say the same",
-        "its own way: a reset",
+        "a reset, after a whole answer",
+        "a reset",
         FIN_PASSES,
         value="rst",
     ),
     Row(
         "listener.upstream.close",
-        "shutdown(2), then close(2)",
+        "a FIN",
         Refused("HAProxy ends connections to servers by a reset"),
         PASSES_FIN,
         value="fin",
@@ -331,7 +249,7 @@ _UPSTREAM = (
         YES,
         "source",
         Refused('nat = "dnat" keeps the client\'s address'),
-        when=_source_with_dnat,
+        when=source_with_dnat,
         label='upstream.source with nat = "dnat"',
     ),
 )
@@ -352,7 +270,7 @@ _REAL_IP = (
         YES,
         YES,
         Refused('nat = "full" replaces the client\'s address'),
-        when=_full_nat,
+        when=full_nat,
         label='real_ip.mode = "transparent" with a pool of nat = "full"',
         instead='write nat = "dnat" in the pool',
     ),
@@ -364,6 +282,19 @@ _LIMITS = (
     Row("listener.limits.request_line", "414", "http-request deny: 414", NO_REQUESTS, protocols=L7),
     Row("listener.limits.header_size", "431", "tune.bufsize: 400", NO_REQUESTS, protocols=L7),
     Row("listener.limits.header_count", "431", "tune.http.maxhdr: 400", NO_REQUESTS, protocols=L7),
+    *(
+        Row(
+            f"listener.limits.{field}",
+            YES,
+            Refused("HAProxy has one for the whole process"),
+            NO_REQUESTS,
+            when=another_limit(field),
+            label=f"another limits.{field} than a listener above",
+            protocols=L7,
+            instead='write the same in both, or engine = "embedded" in one of them',
+        )
+        for field in ("header_size", "header_count")
+    ),
     Row(
         "listener.limits.body_size",
         "413",
@@ -398,14 +329,15 @@ _POOL = (
     Row("pool.session.cookie", YES, YES, NO_REQUESTS),
     Row("pool.all_down", YES, YES, "reject with tcp reset"),
     Row("pool.drain.timeout", YES, YES, YES),
-    Row("pool.drain.then", YES, "shutdown sessions server", "the entries leave conntrack, packets meet a reset"),
+    Row("pool.drain.then", YES, SHUTDOWN, "the entries leave conntrack, and packets meet a reset", value="rst"),
     Row(
         "pool.drain.then",
         YES,
-        Refused("HAProxy ends sessions its own way"),
-        Refused("the kernel can refuse packets, not close in a connection's name"),
+        SHUTDOWN,
+        Refused("the kernel can reset, but not send a FIN in a connection's name"),
         value="fin",
     ),
+    Row("pool.drain.then", YES, YES, YES, value="leave"),
     *(
         Row(f"pool.health.{field}", PROBER, PROBER, PROBER)
         for field in (
@@ -420,7 +352,7 @@ _POOL = (
         YES,
         YES,
         Refused("packets cannot be rewritten from IPv4 to IPv6 or back"),
-        when=_other_family,
+        when=other_family,
         label="a target of another IP version than its binds",
     ),
     Row("pool.target.weight", YES, YES, "its share of numgen"),

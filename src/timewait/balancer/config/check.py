@@ -126,9 +126,78 @@ def _sessions(configuration: Configuration) -> Iterator[Problem]:
             yield Problem(("pool", index), f"{what}; write two pools")
 
 
-_LOOKS: tuple[Callable[[Configuration], Iterator[Problem]], ...] = (_file, _names, _pools_exist, _overlaps, _sessions)
+def _metrics(configuration: Configuration) -> Iterator[Problem]:
+    text, at = configuration.admin.metrics, ("admin", "metrics")
+    if not text:
+        return
+    try:
+        here = addresses.place(text, 'as "127.0.0.1:9100"')
+    except ValueError as error:
+        yield Problem(at, f"admin.metrics = {quoted(text)} {error}")
+        return
+    for listener in configuration.listener:
+        if listener.protocol is not Protocol.UDP and any(_same(here, there) for there in _bound(listener)):
+            yield Problem(
+                at, f"admin.metrics = {quoted(text)} overlaps a bind of listener {listener.name}; choose another"
+            )
 
 
-def warnings(configuration: Configuration) -> list[Problem]:
-    """What is odd about one that can be run."""
-    return []
+def _bound(listener: Listener) -> list[Place]:
+    """Its places that are written well; what is not is said elsewhere."""
+    found = []
+    for text in listener.bind:
+        try:
+            place = addresses.bound(text)
+        except ValueError:
+            continue
+        found += [place] if isinstance(place, Place) else []
+    return found
+
+
+def _targets(configuration: Configuration) -> Iterator[tuple[Listener, int, str, Place, Path]]:
+    """Every target with every listener that uses it: the listener and its number, the pool, where it is written."""
+    for number, listener in enumerate(configuration.listener):
+        names = {name for _, name, user in uses(configuration) if user is listener}
+        for index, pool in enumerate(configuration.pool):
+            for position, target in enumerate(pool.target if pool.name in names else ()):
+                try:
+                    place = addresses.place(target.addr)
+                except ValueError:
+                    continue
+                yield listener, number, pool.name, place, ("pool", index, "target", position, "addr")
+
+
+def _loops(configuration: Configuration) -> Iterator[Problem]:
+    """A target that is the listener itself: every request would come back for ever."""
+    for listener, _, pool, place, path in _targets(configuration):
+        for bind in _bound(listener):
+            here = place.address.is_loopback and addresses.overlap(bind, place)
+            if bind == place or here:
+                what = f"target {place} of pool {pool} is listener {listener.name} itself"
+                yield Problem(path, f"{what}; write the address of a server")
+
+
+def _sources(configuration: Configuration) -> Iterator[Problem]:
+    """Source addresses, but none of a target's IP version."""
+    for listener, number, pool, place, _ in _targets(configuration):
+        try:
+            versions = {addresses.source(text).address.version for text in listener.upstream.source}
+        except ValueError:
+            continue  # said where the listener is looked at
+        if versions and place.address.version not in versions:
+            what = f"listener {listener.name} has no upstream.source for target {place} of pool {pool}"
+            yield Problem(
+                ("listener", number, "upstream", "source"), f"{what}; add one of IPv{place.address.version}"
+            )
+
+
+_LOOKS: tuple[Callable[[Configuration], Iterator[Problem]], ...] = (
+    _file,
+    _names,
+    _pools_exist,
+    _overlaps,
+    _metrics,
+    _loops,
+    _sources,
+    _sessions,
+)

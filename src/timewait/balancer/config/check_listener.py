@@ -9,9 +9,11 @@ from itertools import combinations
 from timewait.balancer.config import addresses
 from timewait.balancer.config.model import Listener, Protocol, RealIpMode, Rule, UpstreamClose
 from timewait.balancer.config.problem import Problem, nearest, quoted
+from timewait.balancer.routing.domains import DEFAULT
+from timewait.balancer.routing.paths import parsed
+from timewait.balancer.routing.patterns import Pattern
 from timewait.toml_lines import Path
 
-DEFAULT = "_default"
 LONGEST_DOMAIN, LONGEST_PATH = 80, 200  # CLB: CreateRule, Domain and Url
 HTTP = (Protocol.HTTP, Protocol.HTTPS)
 TLS = (Protocol.HTTPS, Protocol.TCP_SSL)
@@ -19,7 +21,6 @@ TLS = (Protocol.HTTPS, Protocol.TCP_SSL)
 _LABELS = r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
 _DOMAIN = re.compile(rf"{_LABELS}|\*\.{_LABELS}|{_LABELS}\.\*", re.ASCII)
 _PATH = re.compile(r"(?:(=|\^~)\s*)?(/[!-~]*)", re.ASCII)
-_REGEX = re.compile(r"~(\*?)\s*(.+)")
 
 
 def problems(listener: Listener, at: Path) -> Iterator[Problem]:
@@ -99,12 +100,13 @@ def _rules(listener: Listener, at: Path) -> Iterator[Problem]:
 
 
 def _key(rule: Rule) -> tuple[str, str]:
-    """What makes two rules the same: a regex as it is written, the rest without case and spaces that mean nothing."""
+    """What makes two rules the same: without case and spaces that mean nothing."""
     domain = rule.domain if rule.domain.startswith("~") else rule.domain.lower()
-    regex, match = _REGEX.fullmatch(rule.path), _PATH.fullmatch(rule.path)
-    if regex:
-        return domain, f"~{regex[1]} {regex[2]}"
-    return domain, f"{match[1] or ''} {match[2]}" if match else rule.path
+    try:
+        kind, text = parsed(rule.path)
+    except (ValueError, OverflowError, RecursionError):
+        return domain, rule.path
+    return domain, f"{kind.value} {text}"
 
 
 def _domain(text: str) -> str:
@@ -114,7 +116,7 @@ def _domain(text: str) -> str:
     if not 1 <= len(text) <= LONGEST_DOMAIN:
         return f"is too long or empty; CLB takes 1 to {LONGEST_DOMAIN} characters"
     if text.startswith("~"):
-        return _regex(text.removeprefix("~").lstrip("*").strip())
+        return _regex(text.removeprefix("~").lstrip())
     if _DOMAIN.fullmatch(text):
         return ""
     if ":" in text or "/" in text:
@@ -131,21 +133,22 @@ def _path(text: str) -> str:
     if not 1 <= len(text) <= LONGEST_PATH:
         return f"is too long or empty; CLB takes 1 to {LONGEST_PATH} characters"
     if text.startswith("~"):
-        return _regex(text.removeprefix("~").removeprefix("*").strip())
-    if _PATH.fullmatch(text):
-        return (
-            "" if "?" not in text and "#" not in text else "goes on after the path; leave out ? and #, and the rest"
-        )
-    return 'is no path; write "/prefix", "= /exact", "^~ /prefix", "~ regex" or "~* regex"'
+        return _regex(text.removeprefix("~").removeprefix("*").lstrip())
+    match = _PATH.fullmatch(text)
+    if match is None:
+        return 'is no path; write "/prefix", "= /exact", "^~ /prefix", "~ regex" or "~* regex"'
+    if "?" in match[2] or "#" in match[2]:
+        return "goes on after the path; leave out ? and #, and what is behind them"
+    return ""
 
 
 def _regex(pattern: str) -> str:
     if not pattern:
         return "is an empty regular expression; write what must match"
     try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        return f"is no regular expression ({error}); mend it"
+        Pattern(pattern)
+    except (ValueError, RecursionError, OverflowError) as error:
+        return f"cannot be used: {error}; mend it"
     return ""
 
 

@@ -65,8 +65,8 @@ def _http_clients(listener: Listener) -> list[str]:
     if client.close is ClientClose.FIN:
         return [
             f"the balancer closes first, {when}.",
-            f"TIME_WAIT stands here, at {_places(listener)}: it costs memory and no port, and the client keeps nothing.",
-            "A client that closes first keeps TIME_WAIT itself.",
+            f"TIME_WAIT stands here, at {_places(listener)}: it costs memory and no port.",
+            "The client keeps nothing. A client that closes first keeps TIME_WAIT itself.",
         ]
     if client.close is ClientClose.FIN_RST:
         return [
@@ -74,8 +74,8 @@ def _http_clients(listener: Listener) -> list[str]:
             "TIME_WAIT stands nowhere. A client that closes first keeps it itself.",
         ]
     return [
-        f"the balancer says `Connection: close` and waits {duration_text(client.close_wait)} for the client to close,",
-        f"{when}. TIME_WAIT stands at the client and keeps its port for 60 s.",
+        f"the balancer says `Connection: close` and waits {duration_text(client.close_wait)} for the client to",
+        f"close, {when}. TIME_WAIT stands at the client and keeps its port for 60 s.",
         f"Of a client that does not close in time it stands here, at {_places(listener)}.",
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from timewait.balancer.config.capability_rows import Case
+from timewait.balancer.config.capability_row import Case
 from timewait.balancer.config.model import CheckType, Configuration, Listener, Pool, Protocol, RealIpMode
 
 IDLE, UDP_IDLE = 900.0, 300.0  # seconds: CLB, IdleConnectTimeout of TCP and of UDP

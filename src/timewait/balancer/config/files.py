@@ -5,6 +5,7 @@ The only part of this room that touches the file system.
 
 from __future__ import annotations
 
+import datetime
 import os
 import pwd
 import ssl
@@ -16,7 +17,11 @@ import msgspec
 
 from timewait.balancer.config.model import Certificate, Configuration, Listener
 from timewait.balancer.config.problem import Problem, nearest, quoted
+from timewait.balancer.engine import BalancerError
+from timewait.balancer.routing.domains import DEFAULT
 from timewait.toml_lines import Path
+
+RENEW_DAYS = 14
 
 
 def anchored(configuration: Configuration, folder: File) -> Configuration:
@@ -57,13 +62,50 @@ def problems(configuration: Configuration) -> Iterator[Problem]:
             yield from _pair(pair, ("listener", index, "tls", "certificate", number))
 
 
-def warnings(configuration: Configuration) -> Iterator[Problem]:
-    """A key that everybody can read is none."""
+def warnings(configuration: Configuration, now: datetime.datetime) -> Iterator[Problem]:
+    """What clients, or others on this machine, will make of the certificates."""
     for index, listener in enumerate(configuration.listener):
+        at: Path = ("listener", index, "tls", "certificate")
         for number, pair in enumerate(listener.tls.certificate):
             if File(pair.key).stat().st_mode & stat.S_IROTH:
                 what = f"key {pair.key} can be read by every user of this machine"
-                yield Problem(("listener", index, "tls", "certificate", number, "key"), f"{what}; chmod 600 mends it")
+                yield Problem((*at, number, "key"), f"{what}; chmod 600 mends it")
+            if sentence := _out_of_date(pair.certificate, now):
+                yield Problem((*at, number, "certificate"), f"certificate {pair.certificate} {sentence}")
+        if listener.tls.certificate:
+            yield from _uncovered(listener, ("listener", index))
+
+
+def _out_of_date(path: str, now: datetime.datetime) -> str:
+    """The end of a sentence, or nothing."""
+    from cryptography import x509  # heavy, and needed with TLS only
+
+    try:
+        certificate = x509.load_pem_x509_certificates(File(path).read_bytes())[0]
+    except (OSError, ValueError, IndexError):
+        return ""  # OpenSSL took it
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < first:
+        return f"is not valid before {first:%Y-%m-%d}; clients will refuse it until then"
+    if now > last:
+        return f"has expired on {last:%Y-%m-%d}; clients will refuse it"
+    days = (last - now).days
+    return f"expires on {last:%Y-%m-%d}, in {days} days; renew it" if days < RENEW_DAYS else ""
+
+
+def _uncovered(listener: Listener, at: Path) -> Iterator[Problem]:
+    """Domains of rules that no certificate is for."""
+    from timewait.balancer.embedded.certificates import ByName, names
+
+    try:
+        known = ByName([names(pair.certificate) for pair in listener.tls.certificate])
+    except BalancerError:
+        return  # OpenSSL took it
+    for number, rule in enumerate(listener.rule):
+        exact = rule.domain != DEFAULT and not rule.domain.startswith(("~", "*")) and not rule.domain.endswith("*")
+        if exact and known.find(rule.domain) is None:
+            what = f"no certificate of listener {listener.name} is for {rule.domain}"
+            yield Problem((*at, "rule", number, "domain"), f"{what}; its clients will see the first one")
 
 
 def _is_user(name: str) -> bool:

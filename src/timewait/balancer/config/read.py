@@ -7,6 +7,7 @@ capability.py.
 
 from __future__ import annotations
 
+import datetime
 import re
 import tomllib
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from msgspec import inspect
 
-from timewait.balancer.config import capability, check, files, units
+from timewait.balancer.config import capability, check, files, odd, units
 from timewait.balancer.config.model import Configuration
 from timewait.balancer.config.problem import ConfigError, Problem, named, nearest, placed, quoted
 from timewait.toml_lines import Path, lines_of
@@ -53,8 +54,12 @@ def read(text: str, name: str, engine: str | None = None) -> Reading:
     made = files.anchored(cast(Configuration, made), _folder(name))
     if problems := [*check.problems(made), *capability.problems(made), *files.problems(made)]:
         raise ConfigError(placed(problems, lines, name))
-    warnings = [*check.warnings(made), *capability.warnings(made), *files.warnings(made)]
+    warnings = [*odd.warnings(made), *capability.warnings(made), *files.warnings(made, _now())]
     return Reading(made, tuple(placed(warnings, lines, name)))
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 def _folder(name: str) -> File:
@@ -139,7 +144,7 @@ def _value(kind: inspect.Type, raw: object, path: Path, problems: list[Problem])
     if isinstance(kind, inspect.VarTupleType):
         return _list(kind, raw, path, problems)
     try:
-        return _plain(kind, raw)
+        return _plain(kind, raw, any_text=path[-2:-1] == ("custom",))
     except ValueError as error:
         problems.append(Problem(path, f"{named(path)} = {quoted(raw)} {error}"))
         return None
@@ -173,8 +178,11 @@ _MEASURES: dict[str, tuple[Callable[[object], float], Callable[[Any], str]]] = {
 }
 
 
-def _plain(kind: inspect.Type, raw: object) -> object:
-    """Raises ValueError: the end of a sentence that began with the value."""
+def _plain(kind: inspect.Type, raw: object, *, any_text: bool) -> object:
+    """With `any_text` a text may hold line ends and the like: bytes of a health check.
+
+    Raises ValueError: the end of a sentence that began with the value.
+    """
     if isinstance(kind, inspect.EnumType):
         known = [str(one) for one in kind.cls]
         if raw not in known:
@@ -191,7 +199,7 @@ def _plain(kind: inspect.Type, raw: object) -> object:
         return raw
     if not isinstance(raw, str):
         raise ValueError('is no text; write it in quotes, as "..."')
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in raw):
+    if not any_text and any(ord(letter) < 32 or ord(letter) == 127 for letter in raw):
         raise ValueError("has a control character in it; leave it out")
     return raw
 

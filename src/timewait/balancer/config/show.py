@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from timewait.balancer.config import capability
-from timewait.balancer.config.capability_rows import YES, Case, Refused
+from timewait.balancer.config.capability_row import Case, Refused
+from timewait.balancer.config.capability_rows import PROBER, SUPERVISOR, YES
 from timewait.balancer.config.closing import summary
 from timewait.balancer.config.effective import effective_value
 from timewait.balancer.config.model import Configuration
@@ -73,7 +74,7 @@ def _line(key: str, field: str, value: Any, default: Any, cases: list[Case]) -> 
     notes = list(_notes(field, value, cases))
     if value is None:
         meant = effective_value(field, cases)
-        return f"# {key} = {' or '.join(toml(field, one) for one in meant)}  # unless it is written"
+        return f"# {key} = {' or '.join(toml(field, one) for one in meant)}  # what holds without it"
     if default not in (None, "") and value != default:
         notes.insert(0, f"default {toml(field, default)}")
     return f"{key} = {toml(field, value)}" + (f"  # {'; '.join(notes)}" if notes else "")
@@ -102,7 +103,7 @@ def done(field: str, value: Any, case: Case) -> str:
     how = exact[0].does(case.engine)
     if isinstance(how, Refused):
         return f"no effect on {case.engine}"
-    return "" if how == YES else how
+    return "" if how in (YES, PROBER, SUPERVISOR) else how
 
 
 def toml(field: str, value: Any) -> str:

@@ -1,0 +1,100 @@
+"""Sockets that listen, and a sentence for each reason why one cannot."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from timewait.balancer.config.addresses import Place, bound
+from timewait.balancer.engine import BalancerError
+
+
+def listen(bind: str, backlog: int) -> socket.socket:
+    """A listening socket at `0.0.0.0:80`, `[::]:80` (both families) or `unix:/path`. Raises BalancerError."""
+    return _bound(bind, socket.SOCK_STREAM, backlog)
+
+
+def reserve(bind: str, kind: int) -> socket.socket | None:
+    """A socket that keeps a port from others without listening on it; None where we may not have it (below 1024), or
+    the address is not this machine's. Raises BalancerError where somebody has it."""
+    try:
+        return _bound(bind, kind, None)
+    except PermissionError:
+        return None
+
+
+def _bound(bind: str, kind: int, backlog: int | None) -> socket.socket:
+    at = bound(bind)
+    if isinstance(at, str):
+        return _unix(at, backlog)
+    family = socket.AF_INET if at.address.version == 4 else socket.AF_INET6
+    found = socket.socket(family, kind)
+    try:
+        if kind == socket.SOCK_STREAM:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if at.address.is_unspecified else 1)
+        found.bind((str(at.address), at.port))
+        if backlog is not None:
+            found.listen(backlog)
+    except PermissionError:
+        found.close()
+        if backlog is None:
+            raise
+        raise BalancerError(
+            f"{bind}: no permission for a port below {_lowest()}: start as root (it drops privileges after binding), "
+            f"or `sudo sysctl net.ipv4.ip_unprivileged_port_start={at.port}`"
+        ) from None
+    except OSError as error:
+        found.close()
+        raise BalancerError(f"{bind}: {_reason(error, at, kind)}") from None
+    return found
+
+
+def _unix(path: str, backlog: int | None) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX)
+    try:
+        found.bind(path)
+        found.listen(backlog or 0)
+    except OSError as error:
+        found.close()
+        hint = "; remove the file if nobody uses it" if error.errno == errno.EADDRINUSE else ""
+        raise BalancerError(f"unix:{path}: {error.strerror}{hint}") from None
+    return found
+
+
+def _reason(error: OSError, at: Place, kind: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {at.port} is in use{holder(at.port, kind)}"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; `ip address` lists those it has"
+    return str(error.strerror)
+
+
+def holder(port: int, kind: int = socket.SOCK_STREAM) -> str:
+    """` by nginx (pid 12)`, of who listens on a port; empty where we may not know (proc(5))."""
+    table = "tcp" if kind == socket.SOCK_STREAM else "udp"
+    inodes = set()
+    for name in (table, f"{table}6"):
+        try:
+            lines = Path("/proc/net", name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        rows = [line.split() for line in lines]
+        inodes |= {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] in ("0A", "07")}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(entry) in inodes for entry in os.scandir(folder / "fd")):  # noqa: PTH115 - many of them
+                return f" by {(folder / 'comm').read_text().strip()} (pid {folder.name})"
+        except OSError:
+            continue
+    return ""
+
+
+def _lowest() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024

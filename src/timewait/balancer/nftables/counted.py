@@ -1,0 +1,116 @@
+"""What nftables and conntrack counted, as the balancer's statistics."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from timewait.balancer.config.addresses import Place, bound, place
+from timewait.balancer.config.model import Configuration, Listener, Protocol
+from timewait.balancer.nft import Nft
+from timewait.balancer.nftables.conntrack import Flow, end
+from timewait.balancer.nftables.ruleset import listeners_of
+from timewait.balancer.statistics import ListenerStatistics, Statistics, TargetStatistics
+
+UNKNOWN = (
+    "requests",
+    "reused",
+    "refused",
+    "made_by_balancer",
+    "made_by_target",
+    "statuses",
+    "retried",
+    "bytes_in",
+    "bytes_out",
+    "closes",
+    "connected",
+    "timed_out",
+    "no_port",
+    "failed",
+    "idle",
+)
+_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
+
+
+def counters(nft: Nft, name: str) -> dict[str, int]:
+    """Packets by counter, and by `SET ADDRESS PORT`. The rules count a connection's first packet only."""
+    found: dict[str, int] = {}
+    for one in json.loads(nft.run(f"list counters table inet {name}", json=True))["nftables"]:
+        if "counter" in one:
+            found[one["counter"]["name"]] = one["counter"]["packets"]
+    for one in json.loads(nft.run(f"list sets table inet {name}", json=True))["nftables"]:
+        for element in one.get("set", {}).get("elem", ()):
+            body: dict[str, Any] = element["elem"]
+            address, port = body["val"]["concat"]
+            found[f"{one['set']['name']} {address} {port}"] = body["counter"]["packets"]
+    return found
+
+
+def statistics(configuration: Configuration, counted: dict[str, int], flows: Iterable[Flow]) -> Statistics:
+    """Counters and connections put together. Pure."""
+    services: Counter[str] = Counter()
+    targets: Counter[str] = Counter()
+    for flow in flows:
+        listener = listener_of(configuration, flow) if flow.open else None
+        if listener is not None:
+            services[listener.name] += 1
+            targets[_key(listener.pool, flow.target)] += 1
+    found = Statistics(unknown=UNKNOWN)
+    for listener in listeners_of(configuration):
+        found.listeners[listener.name] = ListenerStatistics(
+            name=listener.name,
+            accepted=counted.get(f"new-{listener.name}", 0),
+            active=services[listener.name],
+            over_max_conn=counted.get(f"full-{listener.name}", 0),
+            over_max_cps=counted.get(f"fast-{listener.name}", 0),
+        )
+        pool = configuration.pool_named(listener.pool)
+        for target in pool.target:
+            at = place(target.addr)
+            connects = sum(
+                counted.get(f"at-{pool.name}-{protocol}-{at.address.version} {at.address} {at.port}", 0)
+                for protocol in _NUMBERS
+            )
+            found.targets[f"{pool.name}/{target.addr}"] = TargetStatistics(
+                pool=pool.name,
+                address=target.addr,
+                connects=connects,
+                active=targets[_key(pool.name, end(at.address, at.port))],
+            )
+    return found
+
+
+def listener_of(configuration: Configuration, flow: Flow) -> Listener | None:
+    """Whose a connection is: whom the client wanted, and who answers; None where it is somebody else's."""
+    for listener in listeners_of(configuration):
+        if _NUMBERS.get(listener.protocol) != flow.protocol or not _is_for(listener, flow.service):
+            continue
+        return listener
+    return None
+
+
+def is_toward(configuration: Configuration, flow: Flow, pool: str, target: str) -> bool:
+    """Whether a connection goes to this target of this pool."""
+    at = place(target)
+    if flow.target != end(at.address, at.port):
+        return False
+    listener = listener_of(configuration, flow)
+    return listener is not None and listener.pool == pool
+
+
+def _is_for(listener: Listener, service: tuple[bytes, int]) -> bool:
+    for at in map(bound, listener.bind):
+        if not isinstance(at, Place) or at.port != service[1]:
+            continue
+        if at.address.is_unspecified and (at.address.version == 6 or len(service[0]) == 4):
+            return True
+        if at.address.packed == service[0]:
+            return True
+    return False
+
+
+def _key(pool: str, target: tuple[bytes, int]) -> str:
+    return f"{pool} {target[0].hex()} {target[1]}"

@@ -17,7 +17,7 @@ from bench.figures import Figure, Result, Values
 from bench.settings import Settings
 from timewait.lab.namespaces import ForbiddenError, enter
 
-PROGRAMS = ("nginx", "taskset", "wrk", "ab", "h2load", "hey", "siege")
+PROGRAMS = ("nginx", "haproxy", "nft", "taskset", "wrk", "ab", "h2load", "hey", "siege")
 OPEN_FILES = 120_000
 
 
@@ -79,6 +79,8 @@ def installed(program: str) -> bool:
 
 def benchmarks() -> dict[str, Callable[[Settings], Result]]:
     """All of them by name; imported late, since NumPy starts threads and those may not change their namespace."""
+    from bench.balancer import changing, holding, speed
+    from bench.balancer.latency import latency
     from bench.claims import claims
     from bench.lab import lab
     from bench.memory import memory
@@ -94,7 +96,8 @@ def benchmarks() -> dict[str, Callable[[Settings], Result]]:
 
     found = (
         connections, ports, kept, https, memory, watching, schedule, counting, start, wire, lab, rules, claims,
-        sweeping, simulation,
+        sweeping, simulation, speed.kept, speed.new, speed.relay, speed.engines, latency, holding.idle, holding.body,
+        changing.changes, changing.failing, changing.slow,
     )  # fmt: skip
     return dict(zip(table.ORDER, found, strict=True))
 

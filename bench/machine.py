@@ -74,6 +74,7 @@ def facts() -> dict[str, str]:
         "timewait": __version__,
         "python": platform.python_version(),
         "nginx": said(["nginx", "-v"], r"nginx/(\S+)"),
+        "haproxy": said(["haproxy", "-v"], r"HAProxy version (\S+)"),
         "wrk": said(["wrk", "-v"], r"wrk \S*?/?([0-9]\S*)"),
         "ab": said(["ab", "-V"], r"Version (\S+)"),
         "h2load": said(["h2load", "--version"], r"nghttp2/(\S+)"),

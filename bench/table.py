@@ -14,6 +14,8 @@ ORDER = (
     *("connections", "ports", "kept", "https", "memory", "watching", "schedule", "counting", "help"),
     *("wire", "lab", "rules", "claims"),
     *("sweeping", "simulation"),
+    *("balancer-kept", "balancer-new", "balancer-relay", "balancer-engines", "balancer-latency", "balancer-idle"),
+    *("balancer-body", "balancer-changes", "balancer-failing", "balancer-slow"),
 )
 
 _HEAD = """# Figures

@@ -51,7 +51,9 @@ def file(folder: Path, name: str, text: str) -> str:
 
 def toml(engine: str, wish: Wish, folder: Path, weight: int = 10) -> str:
     """The balancer's file. `weight` is the last target's."""
-    upstream = '{ reuse = "always", connect_timeout = "500ms", read_timeout = "5s", retries = 1 }'
+    upstream = (
+        '{ reuse = "always", connect_timeout = "500ms", read_timeout = "5s", send_timeout = "5s", retries = 1 }'
+    )
     what = 'rule = [{ pool = "app" }]' if wish.protocol == "http" else 'pool = "app"'
     upstream = f"upstream = {upstream}" if wish.protocol == "http" else ""
     limits = f'limits = {{ body_size = "{wish.body_size}" }}' if wish.protocol == "http" else ""

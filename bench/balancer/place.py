@@ -89,7 +89,15 @@ class BalancerPlace:
         self.url = f"http://{FRONT}/"
         self.process: Process | None = None  # the balancer; None where the kernel is it
         self.nginx: list[Process] = []  # one on each server
+        self.expected_deaths = 0
+        self._ended = contextlib.ExitStack()
         self._asked = [0] * len(self.servers)
+
+    def at_end(self, act: Callable[[], object]) -> None:
+        self._ended.callback(act)
+
+    def close(self) -> None:
+        self._ended.close()
 
     # --- setting up -----------------------------------------------------------------------------------------------
 
@@ -140,6 +148,9 @@ class BalancerPlace:
 
     def words_of_client(self) -> str:
         return self._log().read_text(errors="replace")[-2000:]
+
+    def whole_log(self) -> str:
+        return self._log().read_text(errors="replace")
 
     def wrk(self, *more: str, connections: int = 32) -> list[str]:
         return [path("wrk"), "-t1", f"-c{connections}", "-d600s", *more, self.url]
@@ -201,10 +212,14 @@ class BalancerPlace:
 
 
 @contextlib.contextmanager
-def place(settings: Settings, contender: Contender, wish: Wish | None = None) -> Iterator[BalancerPlace]:
-    """A new network with a balancer in it, nothing left of the run before."""
+def place(
+    settings: Settings, contender: Contender, wish: Wish | None = None,
+    before: Callable[[BalancerPlace], None] = lambda where: None, more_servers: int = 0,
+) -> Iterator[BalancerPlace]:  # fmt: skip
+    """A new network with a balancer in it, nothing left of the run before. `before` the balancer starts, more may be
+    put into it; `more_servers` stand by."""
     wish = wish or Wish()
-    topology = proxy(len(wish.servers))
+    topology = proxy(len(wish.servers) + more_servers)
     for host in topology.hosts:
         topology = topology.changed(host.name, sysctls=_SYSCTLS)
     # Where no balancer stands in between, the client still reaches the servers.
@@ -213,10 +228,13 @@ def place(settings: Settings, contender: Contender, wish: Wish | None = None) ->
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="timewait-bench-")))
         folder.chmod(0o755)
         found = BalancerPlace(stack.enter_context(build(topology)), folder, settings)
+        stack.callback(found.close)
         found.serve()
+        before(found)
         found.balance(contender, wish)
         yield found
-        if told := found.network.died():
+        told = found.network.died()
+        if len(told) > found.expected_deaths:
             raise RuntimeError("; ".join(told))
 
 

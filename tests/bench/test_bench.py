@@ -17,7 +17,7 @@ from bench import machine, table
 from kit.namespace import needs_namespaces
 
 TOP = Path(__file__).resolve().parents[2]
-PEERS = ("nginx", "wrk", "ab", "h2load", "hey", "siege")
+PEERS = ("nginx", "haproxy", "nft", "wrk", "ab", "h2load", "hey", "siege")
 
 
 @pytest.mark.parametrize("name", table.ORDER)

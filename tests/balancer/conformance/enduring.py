@@ -14,7 +14,7 @@ from kit.labs import wait_until
 
 HEALTH = {"enabled": True, "interval": "1s", "timeout": "500ms", "rise": 2, "fall": 2}
 AT_ONCE = 16
-PATIENT = {"connect_timeout": "500ms", "read_timeout": "1s", "retries": 1, "reuse": "always"}
+PATIENT = {"connect_timeout": "500ms", "read_timeout": "1s", "send_timeout": "1s", "retries": 1, "reuse": "always"}
 
 
 def slow_headers(engine: str, count: int) -> None:

@@ -27,6 +27,9 @@ def compiler(functions: Sequence[Function]) -> list[Function]:
     numba.config.CACHE_DIR = str(cache_folder() / digest(functions, numba.__version__))  # type: ignore[attr-defined]
     # Without reference counts: nothing here makes or keeps an array, and counting costs more than the rest.
     options: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+    # One function in the end: each array handed over to another is seven numbers on the stack, which costs more than
+    # most functions here do.
+    options["forceinline"] = True
     done: dict[Function, Function] = {prefetch: _prefetch()}
     return [_compile(function, numba.njit(**options), done) for function in functions]
 

@@ -1,0 +1,60 @@
+"""A client's connection: where its events come in."""
+
+from __future__ import annotations
+
+from timewait.balancer.embedded.http_answers import Answers
+from timewait.balancer.embedded.http_core import FLUSHING, HEAD, HEAD_READ, IDLE
+from timewait.balancer.embedded.http_ends import Ends
+from timewait.balancer.embedded.http_requests import Requests
+from timewait.balancer.embedded.loop import BROKEN, IN, OUT, PEER_CLOSED
+
+
+class Client(Requests, Answers, Ends):
+    """See http_core.py."""
+
+    __slots__ = ()
+
+    def on_event(self, events: int) -> None:
+        """THE HOT PATH of a request: a head seen before, alone in one read, is passed on as it was the last time."""
+        if self.phase != IDLE or events != IN or self.tls:
+            self._event(events)
+            return
+        try:
+            data = self.recv(HEAD_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.vanished()
+            return
+        ask = self.asks.get(data)
+        if ask is not None and ask.simple and not self.site.ends and not self.site.client.max_requests:
+            self.begin_simple(ask)
+        elif not data:
+            self.half_closed = True
+            self.client_ended()
+        else:
+            self.readable = len(data) == HEAD_READ
+            self.inbox = data
+            self.process()
+
+    def _event(self, events: int) -> None:
+        if events & BROKEN:
+            self.vanished()
+            return
+        if events & (IN | PEER_CLOSED):
+            self.readable = True
+            self.half_closed = self.half_closed or bool(events & PEER_CLOSED)
+        if self.outbox and (events & OUT or self.tls):
+            self.flush()
+            if self.outbox:
+                return
+        if self.phase <= HEAD:
+            self.process()
+        elif self.phase == FLUSHING:
+            self.flushed()
+        else:
+            self.go_on()
+
+    def __repr__(self) -> str:
+        phase = ("idle", "head", "waiting", "exchange", "flushing", "tunnel", "ended")[self.phase]
+        return f"<client {self.peer} fd {self.fd}: {phase}, request {self.requests}, {self.upstream}>"

@@ -1,0 +1,114 @@
+"""One worker of the embedded engine, in a thread of this process: for tests that talk to it over loopback.
+
+with OneWorker(listener(), pool(server.authority)) as worker:
+    ask(worker.address)
+assert worker.site.refused == {}
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+from timewait.balancer.config.model import Configuration, Listener, Pool, Rule, Target
+from timewait.balancer.embedded import shared
+from timewait.balancer.embedded.accepting import Acceptor
+from timewait.balancer.embedded.access_log import AccessLog
+from timewait.balancer.embedded.http_proxy import HttpProxy
+from timewait.balancer.embedded.loop import Loop
+from timewait.balancer.embedded.state import ListenerState, Worker
+from timewait.balancer.engine import Rotation
+from timewait.balancer.statistics import ListenerStatistics, TargetStatistics
+
+
+def listener(**settings: object) -> Listener:
+    """One of HTTP whose requests all go to pool "app", with the settings given."""
+    return Listener(**{"name": "web", "bind": ("127.0.0.1:1",), "rule": (Rule(pool="app"),), **settings})  # type: ignore[arg-type]
+
+
+def pool(*addresses: str, **settings: object) -> Pool:
+    """Pool "app" with these targets."""
+    targets = tuple(Target(addr=address) for address in addresses)
+    return Pool(**{"name": "app", "target": targets, **settings})  # type: ignore[arg-type]
+
+
+class OneWorker:
+    """Accepts on a free port of 127.0.0.1 as long as the context lasts."""
+
+    def __init__(
+        self, listener: Listener, *pools: Pool, log: AccessLog | None = None, tls: object = None, backlog: int = 1024
+    ) -> None:
+        self.errors: list[BaseException] = []
+        self.loop = Loop(on_error=lambda fd, error: self.errors.append(error))
+        self._descriptor = shared.create()
+        configuration = Configuration(listener=(listener,), pool=pools)
+        self.worker = Worker(self.loop, 0, shared.Shared(self._descriptor), configuration, log)
+        self.worker.key = b"a key of the tests"
+        for each in pools:
+            self.worker.rotate(Rotation(each.name, tuple((target.addr, target.weight) for target in each.target)))
+        self.statistics = ListenerStatistics(name=listener.name)
+        self.state = ListenerState(self.worker, listener, self.statistics, None)
+        self.state.tls = tls
+        self.worker.listeners[listener.name] = self.state
+        self.proxy = HttpProxy(self.worker)
+        self._sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock.bind(("127.0.0.1", 0))
+        self._sock.listen(backlog)
+        self.address: tuple[str, int] = self._sock.getsockname()
+        self._acceptor = Acceptor(self.state, self._sock, self.proxy.accept)
+        self._calls: list[threading.Event] = []
+        self._wake, self._woken = os.pipe2(os.O_NONBLOCK), []  # type: ignore[var-annotated]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def target(self, number: int = 0) -> TargetStatistics:
+        """Statistics of the n-th target of all."""
+        return list(self.worker.statistics.targets.values())[number]
+
+    def do(self, action: object) -> None:
+        """Calls `action()` in the worker's thread, between two events, and waits until it is done."""
+        done = threading.Event()
+        self._woken.append((action, done))
+        os.write(self._wake[1], b"x")
+        assert done.wait(10)
+
+    def _run(self) -> None:
+        try:
+            self.loop.watch(self._wake[0], 1, self._called)
+            self._acceptor.start()
+            self.loop.run()
+        except BaseException as error:
+            self.errors.append(error)
+
+    def _called(self, events: int) -> None:
+        os.read(self._wake[0], 1)
+        action, done = self._woken.pop(0)
+        try:
+            action()
+        finally:
+            done.set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._thread.is_alive():
+            self.do(self._stop)
+            self._thread.join(10)
+        self._sock.close()
+        self.loop.close()
+        for fd in self._wake:
+            os.close(fd)
+        self.worker.shared.close()
+        if self.errors:
+            raise AssertionError(f"the worker failed: {self.errors!r}") from self.errors[0]
+
+    def _stop(self) -> None:
+        self.proxy.stop()
+        self.loop.stop()

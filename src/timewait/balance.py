@@ -36,10 +36,16 @@ def run(
     """Runs a balancer until a signal ends it; its exit code.
 
     `path` is where `configuration` was read from (`-`: standard input), for reloads; `say` takes a line of the log,
-    `on_ready` the line that says that everything accepts. Raises BalancerError with nothing started.
+    which begins with the time of day, `on_ready` the line that says that everything accepts. Raises BalancerError with nothing started.
     """
     from timewait.balancer.service import Service
     from timewait.balancer.source import Source
+
+    def tell(line: str) -> None:
+        try:
+            say(f"{time.strftime('%H:%M:%S')} {line}")
+        except OSError:  # whoever read the log is gone; clients are not to suffer for it
+            pass
 
     async def main() -> int:
         look = Lookout()
@@ -47,8 +53,8 @@ def run(
             service = Service(
                 configuration,
                 Source(path),
-                make=lambda engine: engine_named(engine, say),
-                say=say,
+                make=lambda engine: engine_named(engine, tell),
+                say=tell,
                 on_ready=on_ready,
                 look=look,
             )

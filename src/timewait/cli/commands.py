@@ -10,6 +10,6 @@ from timewait.cli import watch  # noqa: F401
 from timewait.cli import report  # noqa: F401
 from timewait.cli import demo  # noqa: F401
 from timewait.cli import simulate  # noqa: F401
-from timewait.cli.balance import run as balance_run  # noqa: F401
+from timewait.cli.balance import run as balance_run, ctl, top  # noqa: F401
 from timewait.cli.lab import list, show, up, shell, run  # noqa: F401
 from timewait.cli.rules import kernels, length, play, reuse, syn  # noqa: F401

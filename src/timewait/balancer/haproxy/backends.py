@@ -1,0 +1,127 @@
+"""The targets' side: servers and their weights, timeouts, who closes first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from timewait.balancer.config.addresses import Source, place, source
+from timewait.balancer.config.model import (
+    Configuration,
+    Listener,
+    Pool,
+    Protocol,
+    RealIpMode,
+    Scheduler,
+    SessionType,
+    UpstreamClose,
+)
+from timewait.balancer.engine import Rotation
+from timewait.balancer.haproxy.frontends import IDLE
+from timewait.balancer.haproxy.words import backend, cookie, is_six, server, time
+
+_L7 = (Protocol.HTTP, Protocol.HTTPS)
+_BALANCE = {
+    Scheduler.WRR: ["balance roundrobin"],
+    Scheduler.LEAST_CONN: ["balance leastconn"],
+    Scheduler.IP_HASH: ["balance source", "hash-type consistent"],
+}
+_SESSIONS = "1m"  # entries of the table at most; memory is taken as they come
+_IDEMPOTENT = "GET HEAD OPTIONS TRACE PUT DELETE"  # RFC 9110, 9.2.2
+
+
+def lines(
+    configuration: Configuration, listener: Listener, pool: Pool, rotations: Mapping[str, Rotation] | None
+) -> tuple[str, list[str]]:
+    """The name and the lines of a backend."""
+    http = listener.protocol in _L7
+    found = [
+        f"mode {'http' if http else 'tcp'}",
+        *_BALANCE[pool.scheduler],
+        *_timeouts(listener, http),
+        *(_connections(listener) if http else ()),
+        *_retries(listener, http),
+        *_sessions(listener, pool),
+        *_servers(listener, pool, rotations, http),
+    ]
+    return backend(listener, pool.name), found
+
+
+def sources_for(listener: Listener, address: str) -> list[Source | None]:
+    """The source addresses that a target can be connected from: a server line for each; [None]: the kernel's."""
+    version = place(address).address.version
+    found = [one for one in map(source, listener.upstream.source) if one.address.version == version]
+    return list(found) or [None]
+
+
+def weights_of(pool: Pool, rotations: Mapping[str, Rotation] | None) -> dict[str, int]:
+    """By target; the file's where nobody said otherwise."""
+    rotation = (rotations or {}).get(pool.name)
+    known = dict(rotation.weights) if rotation else {}
+    return {target.addr: known.get(target.addr, target.weight) for target in pool.target}
+
+
+def _timeouts(listener: Listener, http: bool) -> list[str]:
+    idle = time(listener.client.idle or IDLE)
+    found = [f"timeout connect {time(listener.upstream.connect_timeout)}"]
+    if not http:
+        return [*found, f"timeout server {idle}"]
+    return [*found, f"timeout server {time(listener.upstream.read_timeout)}", f"timeout tunnel {idle}"]
+
+
+def _connections(listener: Listener) -> list[str]:
+    """Kept or not, and who ends those that are not (HAProxy ends what is idle by RST)."""
+    upstream = listener.upstream
+    if upstream.keepalive:
+        return [f"http-reuse {upstream.reuse}"]
+    found = ["option http-server-close", "http-reuse never"]
+    return found if upstream.close is UpstreamClose.PEER else [*found, "option http-pretend-keepalive"]
+
+
+def _retries(listener: Listener, http: bool) -> list[str]:
+    """A failed connection is tried again elsewhere at once; a request that got no byte of an answer, where its method
+    allows it (RFC 9110, 9.2.2)."""
+    count = listener.upstream.retries
+    found = [f"retries {count}"]
+    if count:
+        found.append("option redispatch 1")
+        if http:
+            found.append("retry-on conn-failure empty-response")
+            found.append(f"http-request disable-l7-retry if !{{ method {_IDEMPOTENT} }}")
+    return found
+
+
+def _sessions(listener: Listener, pool: Pool) -> Iterator[str]:
+    session = pool.session
+    if session.type is SessionType.SOURCE_IP:
+        kind = "ipv6" if any(map(is_six, listener.bind)) else "ip"
+        yield f"stick-table type {kind} size {_SESSIONS} expire {time(session.ttl)}"
+        yield "stick on src"
+    elif session.type is SessionType.COOKIE_INSERT:
+        ttl = round(session.ttl)
+        yield f"cookie {session.cookie} insert indirect nocache httponly maxidle {ttl}s maxlife {86400 * 365}s"
+
+
+def _servers(listener: Listener, pool: Pool, rotations: Mapping[str, Rotation] | None, http: bool) -> Iterator[str]:
+    """Who is not in rotation is in maintenance: no cookie or table brings it a client, and what is open goes on."""
+    upstream = listener.upstream
+    common = ""
+    if http and upstream.keepalive:
+        common += f" pool-max-conn {upstream.pool_max} pool-purge-delay {time(upstream.idle)}"
+    mode = listener.real_ip.mode
+    common += (
+        {RealIpMode.PROXY_V1: " send-proxy", RealIpMode.PROXY_V2: " send-proxy-v2"}.get(mode, "") if mode else ""
+    )
+    weights = weights_of(pool, rotations)
+    for target in pool.target:
+        weight = weights[target.addr]
+        state = f" weight {weight}" if weight else f" weight {target.weight} disabled"
+        if pool.session.type is SessionType.COOKIE_INSERT:
+            state += f" cookie {cookie(pool, target.addr)}"
+        for number, one in enumerate(sources_for(listener, target.addr)):
+            here = f" source {_from(one)}" if one else ""
+            yield f"server {server(target.addr, number)} {target.addr}{state}{common}{here}"
+
+
+def _from(one: Source) -> str:
+    address = f"[{one.address}]" if one.address.version == 6 else str(one.address)
+    return f"{address}:{one.low}-{one.high}" if one.low else address

@@ -130,15 +130,17 @@ class Chunks:
         return match.end()
 
     def _why_not_size(self, line: bytes, position: int) -> int | Refusal:
-        newline = line.find(b"\n")
+        """Why `line` is no chunk's first, by the first byte that is wrong; `position` where it may become one."""
+        digits = len(line) - len(line.lstrip(b"0123456789abcdefABCDEF"))
+        after = line[digits : digits + 1]
+        if digits > 16:
+            return Refusal(self._bad, "chunk-size-too-large")
+        if after and (digits == 0 or after not in (b";", b"\r")):
+            return Refusal(self._bad, bad_byte(after) or "chunk-size")
+        newline = line.find(b"\n", 0, LONGEST_LINE)
         bad = bad_byte(line[: newline + 1] if newline >= 0 else line[:LONGEST_LINE])
         if bad:
             return Refusal(self._bad, bad)
-        digits = len(line) - len(line.lstrip(b"0123456789abcdefABCDEF"))
-        if digits > 16:
-            return Refusal(self._bad, "chunk-size-too-large")
-        if digits == 0 or line[digits : digits + 1] not in (b"", b";", b"\r"):
-            return Refusal(self._bad, "chunk-size")
         if newline >= 0:
             return Refusal(self._bad, "chunk-extension")
         return Refusal(self._bad, "chunk-line-too-long") if len(line) > LONGEST_LINE else position

@@ -190,9 +190,9 @@ def _authority(found: Found, place: Place, minor: int) -> bytes | Refusal:
         return Refusal(400, "duplicate-host")
     if not hosts and (minor or not place.authority):
         return Refusal(400, "no-host") if minor else b""
-    for authority in (*hosts, place.authority):
-        if host_of(authority) is None and (authority or authority is not place.authority):
-            return Refusal(400, "host")
+    named = [*hosts, place.authority] if place.authority else hosts
+    if any(host_of(authority) is None for authority in named):
+        return Refusal(400, "host")
     if place.authority and hosts and not _same(hosts[0], place.authority):
         return Refusal(400, "host-and-target-differ")
     return place.authority or hosts[0]

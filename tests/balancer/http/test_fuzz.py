@@ -20,7 +20,8 @@ SMALL = Limits(request_line=256, header_size=1024, header_count=10, body_size=64
 LINES = st.sampled_from(
     [
         b"GET / HTTP/1.1", b"POST /a?b HTTP/1.1", b"GET / HTTP/1.0", b"GET http://a/ HTTP/1.1",
-        b"CONNECT a:80 HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET /" + b"x" * 260 + b" HTTP/1.1", b"GET /", b"HEAD //%2e%2E/ HTTP/1.1",
+        b"CONNECT a:80 HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET /" + b"x" * 260 + b" HTTP/1.1",
+        b"GET /", b"HEAD //%2e%2E/ HTTP/1.1",
     ]
 )  # fmt: skip
 FIELDS = st.sampled_from(

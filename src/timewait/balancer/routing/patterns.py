@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
+LONGEST = 1000  # characters of an expression; CLB takes 200
 MOST_NODES = 1000  # of an automaton; a{1000} has as many
 MOST_STATES = 1000  # kept; then all are forgotten
 
@@ -169,12 +170,16 @@ class Pattern:
 
     def __init__(self, text: str, *, nocase: bool = False) -> None:
         self.text = text
+        if len(text) > LONGEST:
+            raise ValueError(f"a regular expression of {len(text)} characters is too long: {LONGEST} is the most")
         try:
             self._automaton = _Automaton(text.encode(), nocase)
-        except (re.error, ValueError, OverflowError, RecursionError) as error:
-            said = str(error) or "is nested too deeply"
-            wrong = f"is wrong: {said}" if isinstance(error, re.error | OverflowError) else said
-            raise ValueError(f"the regular expression {text!r} {wrong}") from None
+        except RecursionError:
+            raise ValueError(f"the regular expression {text!r} is nested too deeply") from None
+        except (re.error, OverflowError) as error:
+            raise ValueError(f"the regular expression {text!r} is wrong: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"the regular expression {text!r} {error}") from None
         self._states: dict[frozenset[int], _State] = {}
         self._start = self._state(self._automaton.closure([self._automaton.first], begin=True, end=False), begin=True)
 

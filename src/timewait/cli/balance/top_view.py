@@ -47,13 +47,19 @@ def text(before: Stats | None, now: Stats) -> str:
     for health in now.health:
         counted, rate = _counted(now, health), moved.get(f"target {health.pool}/{health.address}", Rates())
         ports = now.kernel.ports.get(health.address)
-        lines.append(
-            f"  target {health.pool} {health.address}  {health.state}  weight {weight(health)}  in use "
-            f"{counted.active:,}  idle {counted.idle:,}  {_rate(rate.connections)} new  "
-            f"{_rate(rate.requests)} requests  failed {_rate(rate.failed)}"
-            + (f"  {_ports(now, ports)}" if ports else "")
-            + _because(health)
-        )
+        parts = [
+            f"  target {health.pool} {health.address}",
+            health.state,
+            f"weight {weight(health)}",
+            f"in use {counted.active:,}",
+            f"idle {counted.idle:,}",
+            f"{_rate(rate.connections)} new",
+            f"{_rate(rate.requests)} requests",
+            f"failed {_rate(rate.failed)}",
+            _ports(now, ports) if ports else "",
+            _because(health),
+        ]
+        lines.append("  ".join(filter(None, parts)))
     lines += [f"  {one.id}: {one.summary}" for one in now.kernel.findings]
     return "\n".join(lines)
 
@@ -152,7 +158,7 @@ def _ports(now: Stats, use: PortUse) -> str:
 
 def _because(one: TargetHealth) -> str:
     why = remark(one)
-    return f"  ({why})" if why else ""
+    return f"({why})" if why else ""
 
 
 def _statuses(rate: Rates) -> str:

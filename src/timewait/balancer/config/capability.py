@@ -5,11 +5,12 @@ the reason, never ignored; so is what has no meaning in a listener's protocol. P
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
 
-from timewait.balancer.config.capability_row import Case, Refused, Row
+from timewait.balancer.config.capability_row import Case, Refused, Row, families
 from timewait.balancer.config.capability_rows import ROWS
 from timewait.balancer.config.model import Configuration, Engine, Listener, Pool
 from timewait.balancer.config.problem import Problem, quoted
@@ -52,7 +53,7 @@ def problems(configuration: Configuration) -> list[Problem]:
 def warnings(configuration: Configuration) -> list[Problem]:
     """Fields of the whole file that only some of its engines honour."""
     found: dict[Problem, None] = {}
-    for use in uses(configuration):
+    for use in _of_file(configuration):
         reason = use.row.does(use.case.engine)
         if isinstance(reason, Refused) and _elsewhere(use, configuration):
             found[Problem(use.path, f"{use.row.field} has no effect on {use.case.engine}: {reason}")] = None
@@ -61,16 +62,27 @@ def warnings(configuration: Configuration) -> list[Problem]:
 
 def uses(configuration: Configuration) -> Iterator[Use]:
     """Every field that is not as it would be without a word, with every engine that must honour it."""
-    for engine in engines(configuration):
-        yield from _of(configuration, Case(configuration, engine), "", (), "the file")
+    yield from _of_file(configuration)
     for index, listener in enumerate(configuration.listener):
-        engine = configuration.engine_of(listener)
-        case = Case(configuration, engine, listener)
+        case = Case(configuration, configuration.engine_of(listener), listener)
         yield from _of(listener, case, "listener", ("listener", index), f"listener {listener.name}")
     for index, pool in enumerate(configuration.pool):
-        for listener in users(configuration, pool):
+        for listener in kinds(configuration, users(configuration, pool)):
             case = Case(configuration, configuration.engine_of(listener), listener, pool)
             yield from _of(pool, case, "pool", ("pool", index), f"pool {pool.name} of listener {listener.name}")
+
+
+def _of_file(configuration: Configuration) -> Iterator[Use]:
+    for engine in engines(configuration):
+        yield from _of(configuration, Case(configuration, engine), "", (), "the file")
+
+
+def kinds(configuration: Configuration, listeners: list[Listener]) -> list[Listener]:
+    """One of each kind as far as pools are concerned: a hundred listeners may share one."""
+    kinds = {}
+    for one in listeners:
+        kinds.setdefault((configuration.engine_of(one), one.protocol, families(one)), one)
+    return list(kinds.values())
 
 
 def engines(configuration: Configuration) -> list[Engine]:
@@ -94,14 +106,29 @@ def rows_of(field: str) -> list[Row]:
 
 def _of(record: msgspec.Struct, case: Case, prefix: str, at: Path, owner: str) -> Iterator[Use]:
     """The rows that some value of this record meets."""
-    for row in ROWS:
-        head, _, inside = row.field.partition(".")
-        if prefix not in (head, "") or (not prefix and head in ("listener", "pool")):
-            continue
-        words = tuple((inside if prefix else row.field).split("."))
+    for row, words in _rows(prefix):
         for path, value, default in values(record, words):
             if row.met(case, value, default):
                 yield Use(row, case, (*at, *path), value, owner)
+
+
+@cache
+def _rows(prefix: str) -> list[tuple[Row, tuple[str, ...]]]:
+    """The rows about fields of a listener, of a pool, or ("") of the whole file, and where in it they are."""
+    found = []
+    for row in ROWS:
+        head, _, inside = row.field.partition(".")
+        if head == prefix:
+            found.append((row, tuple(inside.split("."))))
+        elif not prefix and head not in ("listener", "pool"):
+            found.append((row, tuple(row.field.split("."))))
+    return found
+
+
+@cache
+def fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a record; msgspec evaluates every annotation anew when asked."""
+    return {field.name: field for field in msgspec.structs.fields(kind)}
 
 
 def values(record: msgspec.Struct, words: tuple[str, ...]) -> Iterator[tuple[Path, Any, Any]]:
@@ -110,9 +137,9 @@ def values(record: msgspec.Struct, words: tuple[str, ...]) -> Iterator[tuple[Pat
     What must be written is its own default: nobody wants anything particular by writing it.
     """
     word, *rest = words
-    field = next(field for field in msgspec.structs.fields(type(record)) if field.name == word)
     value = getattr(record, word)
     if not rest:
+        field = fields(type(record))[word]
         yield (word,), value, value if field.required else field.default
         return
     inner = list(enumerate(value)) if isinstance(value, tuple) else [(None, value)]

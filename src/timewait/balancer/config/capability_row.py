@@ -102,16 +102,21 @@ def _uses(case: Case, nat: Nat) -> bool:
 def other_family(case: Case, value: Any) -> bool:
     """A target that packets of this listener cannot be rewritten to."""
     assert case.listener is not None
-    families = set()
-    for text in case.listener.bind:
+    try:
+        return addresses.place(value).address.version not in families(case.listener)
+    except ValueError:
+        return False  # said elsewhere
+
+
+def families(listener: Listener) -> frozenset[int]:
+    """The IP versions it is reached by; `[::]` by both."""
+    found = set()
+    for text in listener.bind:
         try:
             here = addresses.bound(text)
         except ValueError:
             continue
         if not isinstance(here, str):
-            families.add(here.address.version)
-            families |= {4} if here.address.version == 6 and here.address.is_unspecified else set()
-    try:
-        return addresses.place(value).address.version not in families
-    except ValueError:
-        return False  # said elsewhere
+            found.add(here.address.version)
+            found |= {4} if here.address.version == 6 and here.address.is_unspecified else set()
+    return frozenset(found)

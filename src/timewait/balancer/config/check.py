@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from timewait.balancer.config import addresses, check_listener, check_pool
 from timewait.balancer.config.addresses import Place
-from timewait.balancer.config.model import Configuration, Listener, Protocol
+from timewait.balancer.config.model import Configuration, Listener, Pool, Protocol
 from timewait.balancer.config.problem import Problem, nearest, quoted
 from timewait.toml_lines import Path
 
@@ -154,37 +154,47 @@ def _bound(listener: Listener) -> list[Place]:
     return found
 
 
-def _targets(configuration: Configuration) -> Iterator[tuple[Listener, int, str, Place, Path]]:
-    """Every target with every listener that uses it: the listener and its number, the pool, where it is written."""
+def _reached(configuration: Configuration) -> Iterator[tuple[int, Listener, str, list[tuple[Path, Place]]]]:
+    """Every listener with every pool it uses: its number, itself, the pool's name, where targets are written."""
+    places = {pool.name: _places(pool, ("pool", index)) for index, pool in enumerate(configuration.pool)}
     for number, listener in enumerate(configuration.listener):
-        names = {name for _, name, user in uses(configuration) if user is listener}
-        for index, pool in enumerate(configuration.pool):
-            for position, target in enumerate(pool.target if pool.name in names else ()):
-                try:
-                    place = addresses.place(target.addr)
-                except ValueError:
-                    continue
-                yield listener, number, pool.name, place, ("pool", index, "target", position, "addr")
+        names = dict.fromkeys([listener.pool, *(rule.pool for rule in listener.rule)])
+        for name in names:
+            if name in places:
+                yield number, listener, name, places[name]
+
+
+def _places(pool: Pool, at: Path) -> list[tuple[Path, Place]]:
+    """Its targets that are written well; what is not is said elsewhere."""
+    found = []
+    for number, target in enumerate(pool.target):
+        try:
+            found.append(((*at, "target", number, "addr"), addresses.place(target.addr)))
+        except ValueError:
+            continue
+    return found
 
 
 def _loops(configuration: Configuration) -> Iterator[Problem]:
     """A target that is the listener itself: every request would come back for ever."""
-    for listener, _, pool, place, path in _targets(configuration):
-        for bind in _bound(listener):
-            here = place.address.is_loopback and addresses.overlap(bind, place)
-            if bind == place or here:
+    binds = [_bound(listener) for listener in configuration.listener]
+    for number, listener, pool, places in _reached(configuration):
+        for path, place in places:
+            near = place.address.is_loopback  # what is bound to every address is there, too
+            if any(bind == place or (near and addresses.overlap(bind, place)) for bind in binds[number]):
                 what = f"target {place} of pool {pool} is listener {listener.name} itself"
                 yield Problem(path, f"{what}; write the address of a server")
 
 
 def _sources(configuration: Configuration) -> Iterator[Problem]:
     """Source addresses, but none of a target's IP version."""
-    for listener, number, pool, place, _ in _targets(configuration):
+    for number, listener, pool, places in _reached(configuration):
         try:
             versions = {addresses.source(text).address.version for text in listener.upstream.source}
         except ValueError:
             continue  # said where the listener is looked at
-        if versions and place.address.version not in versions:
+        lacking = [place for _, place in places if versions and place.address.version not in versions]
+        for place in lacking[:1]:
             what = f"listener {listener.name} has no upstream.source for target {place} of pool {pool}"
             yield Problem(
                 ("listener", number, "upstream", "source"), f"{what}; add one of IPv{place.address.version}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -36,7 +37,7 @@ def effective(configuration: Configuration) -> str:
 def _record(record: msgspec.Struct, path: tuple[str, ...], cases: list[Case]) -> list[str]:
     """The values of a table, then the tables in it: TOML wants them in this order."""
     plain, tables = [], []
-    for field in msgspec.structs.fields(type(record)):
+    for field in capability.fields(type(record)).values():
         value, name = getattr(record, field.name), ".".join((*path, field.name))
         if isinstance(value, msgspec.Struct):
             tables += ["", f"[{name}]", *_record(value, (*path, field.name), cases)]
@@ -44,15 +45,16 @@ def _record(record: msgspec.Struct, path: tuple[str, ...], cases: list[Case]) ->
             for one in value:
                 inner = _cases(one, path, field.name, cases)
                 tables += ["", f"[[{name}]]", *_record(one, (*path, field.name), inner)]
-        elif not (_holds_tables(field) and not value):  # an empty array of tables is not written
+        elif value != () or not _holds_tables(type(record), field.name):  # an empty array of tables is not written
             default = None if field.required else field.default
             plain.append(_line(field.name, name, value, default, cases))
     return plain + tables
 
 
-def _holds_tables(field: msgspec.structs.FieldInfo) -> bool:
-    kind = msgspec.inspect.type_info(field.type)
-    return isinstance(kind, msgspec.inspect.VarTupleType) and isinstance(kind.item_type, msgspec.inspect.StructType)
+@cache
+def _holds_tables(kind: type[msgspec.Struct], name: str) -> bool:
+    inner = msgspec.inspect.type_info(capability.fields(kind)[name].type)
+    return isinstance(inner, msgspec.inspect.VarTupleType) and isinstance(inner.item_type, msgspec.inspect.StructType)
 
 
 def _cases(one: msgspec.Struct, path: tuple[str, ...], field: str, cases: list[Case]) -> list[Case]:
@@ -66,7 +68,7 @@ def _cases(one: msgspec.Struct, path: tuple[str, ...], field: str, cases: list[C
     pool: Any = one
     return [
         Case(configuration, configuration.engine_of(listener), listener, pool)
-        for listener in capability.users(configuration, pool)
+        for listener in capability.kinds(configuration, capability.users(configuration, pool))
     ]
 
 

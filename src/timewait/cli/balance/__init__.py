@@ -5,6 +5,8 @@ One small file per sub-command.
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 from typer.core import TyperGroup
 
@@ -16,7 +18,7 @@ RUN = "run"
 class _RunsFiles(TyperGroup):
     """What is no sub-command is a file to run, and its options: `timewait balance clb.toml --check`."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = [RUN, *args]
         return super().parse_args(ctx, args)

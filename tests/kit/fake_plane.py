@@ -20,7 +20,8 @@ from timewait.balancer.statistics import ListenerStatistics, Statistics, TargetS
 class FakePlane:
     """Set `open` (connections toward targets), `clients` (after drain) and `refuses` to say what happens."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, listens: bool = False) -> None:
+        self._listens = listens
         self.calls: list[str] = []
         self.configuration: Configuration | None = None
         self.weights: dict[str, dict[str, int]] = {}
@@ -31,7 +32,8 @@ class FakePlane:
         self._sockets: list[socket.socket] = []
 
     async def start(self, configuration: Configuration, rotations: Mapping[str, Rotation]) -> None:
-        self._listen(configuration)
+        if self._listens:
+            self._listen(configuration)
         self._take("start", configuration, rotations)
 
     async def reload(self, configuration: Configuration, rotations: Mapping[str, Rotation]) -> None:
@@ -105,7 +107,7 @@ def main() -> int:
     from timewait.balancer.source import Source
 
     async def run() -> int:
-        plane = FakePlane()
+        plane = FakePlane(listens=True)
         plane.clients = int(sys.argv[2]) if len(sys.argv) > 2 else 0
         source = Source(sys.argv[1])
         service = Service(

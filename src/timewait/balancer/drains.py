@@ -18,8 +18,8 @@ _LOOK_AGAIN = 0.1  # seconds between two questions how many connections are left
 class _Draining:
     """A drain under way."""
 
-    def __init__(self, leaving: bool) -> None:
-        self.leaving = leaving
+    def __init__(self, leaving: bool, begun: float) -> None:
+        self.leaving, self.begun = leaving, begun
         self.ended: asyncio.Future[Drained] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
 
@@ -40,7 +40,7 @@ class Drains:
     def begin(self, key: Key, rules: Drain, *, leaving: bool = False) -> asyncio.Future[Drained]:
         """Begins a drain, in place of one under way; what comes of it."""
         self.end(key)
-        draining = self._open[key] = _Draining(leaving)
+        draining = self._open[key] = _Draining(leaving, self._now())
         draining.task = asyncio.create_task(self._run(key, rules, draining))
         return draining.ended
 
@@ -63,10 +63,10 @@ class Drains:
             self.end(key)
 
     async def _run(self, key: Key, rules: Drain, draining: _Draining) -> None:
-        begun, told = self._now(), Drained(pool=key[0], target=key[1], ended="idle")
+        told = Drained(pool=key[0], target=key[1], ended="idle")
         try:
             left = told.connections = await self._planes.active(*key)
-            while left and self._now() < begun + rules.timeout:
+            while left and self._now() < draining.begun + rules.timeout:
                 await asyncio.sleep(_LOOK_AGAIN)
                 left = await self._planes.active(*key)
             if left and rules.then is Then.LEAVE:
@@ -76,7 +76,7 @@ class Drains:
         except BalancerError as problem:
             told.ended = "left"
             self._say(f"target {' '.join(key)}: cannot be drained: {problem}")
-        told.seconds = self._now() - begun
+        told.seconds = self._now() - draining.begun
         self._say(_sentence(told, rules.then))
         if draining.leaving:
             await self._departed(key)

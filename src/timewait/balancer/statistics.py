@@ -67,6 +67,7 @@ class Statistics(msgspec.Struct, kw_only=True):
     listeners: dict[str, ListenerStatistics] = {}
     targets: dict[str, TargetStatistics] = {}  # by "POOL/ADDRESS"
     unknown: tuple[str, ...] = ()
+    log_lost: int = 0  # lines of the access log that could not be written
 
 
 _Counts = TypeVar("_Counts", bound=msgspec.Struct)

@@ -30,6 +30,7 @@ Serve = Callable[[ListenerState, Any, Endpoint, Endpoint, bytes, int], None]
 """`serve(listener, sock, client, server, initial, connection_id)`"""
 
 BATCH = 8  # accepted at one event; the rest is told again, perhaps to another worker
+QUEUE_MOST = 1 << 20  # no accept queue is longer
 PAUSE = 0.1  # seconds without accepting when descriptors have run out
 ARRIVALS_MOST = 8192  # in their PROXY header or handshake, in one worker; a TLS one takes 50 KB
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -59,12 +60,17 @@ class Acceptor:
         """Accepts from now on."""
         self.loop.watch(self.sock.fileno(), ONE_OF_MANY, self._arrived)
 
-    def stop(self, *, rest: bool) -> None:
-        """Accepts no more; with `rest` first those who wait in the queue, which nobody else will take."""
-        if rest:
-            while self._take():
-                pass
+    def stop(self, *, last: bool) -> None:
+        """Accepts no more, after those who wait in the queue.
+
+        Their arrival may have woken this worker and none of the others, which would leave them there until the next
+        one comes. `last`: nobody else will accept here any more, so that everyone in the queue is taken.
+        """
         self.loop.forget(self.sock.fileno())
+        self._paused = True  # forgotten already
+        for _ in range(QUEUE_MOST if last else BATCH * BATCH):
+            if not self._take():
+                break
         self.sock.close()
 
     def _arrived(self, events: int) -> None:

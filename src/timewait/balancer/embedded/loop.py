@@ -84,6 +84,10 @@ class Loop:
         """The descriptor stays as it is, its events go to another handler."""
         self._handlers[fd] = handler
 
+    def handler_of(self, fd: int) -> Handler | None:
+        """Who gets the events of a descriptor."""
+        return self._handlers.get(fd)
+
     def forget(self, fd: int) -> None:
         """No more events for `fd`, which is still open."""
         if self._handlers.pop(fd, None) is not None:

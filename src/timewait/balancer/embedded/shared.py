@@ -56,10 +56,6 @@ class Shared:
         _COUNT.pack_into(self.memory, row * _ROW + _BUCKET.size + slot * _COUNT.size, 0)
         self.unlock(row * _ROW, _ROW)
 
-    def forget_listener(self, row: int) -> None:
-        """The row will be another listener's."""
-        self.memory[row * _ROW : (row + 1) * _ROW] = bytes(_ROW)
-
     def close(self) -> None:
         self.memory.close()
         os.close(self.descriptor)

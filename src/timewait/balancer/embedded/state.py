@@ -55,6 +55,7 @@ class PoolState:
         self.targets: dict[str, TargetState] = {}  # also those that are drained
         self._statistics = statistics
         self._by_tag: dict[bytes, TargetState] = {}
+        self._left: list[TargetState] = []  # with connections that are still open
         self._sticky = config.session.type is SessionType.SOURCE_IP
         self.adopt(config.target)
         self._by_load = config.scheduler is Scheduler.LEAST_CONN
@@ -75,7 +76,15 @@ class PoolState:
         self._by_tag = {state.tag: state for state in self.targets.values()}
         for state in left:
             state.weight = 0
+            if state.connections:
+                self._left.append(state)
         return left
+
+    def connections(self, address: str | None = None) -> list[Cuttable]:
+        """What is in use toward a target (None: toward all of them), also toward one that has left."""
+        self._left = [state for state in self._left if state.connections]
+        states = [*self.targets.values(), *self._left]
+        return [one for state in states if address in (None, state.address) for one in state.connections]
 
     def rotate(self, rotation: Rotation) -> None:
         """The weights that count from now on."""

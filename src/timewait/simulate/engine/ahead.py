@@ -6,7 +6,7 @@ Nothing here changes what happens; interpreted, nothing happens here at all.
 from __future__ import annotations
 
 from timewait.simulate.engine.compiled import prefetch
-from timewait.simulate.engine.draws import CLIENT, below, draw
+from timewait.simulate.engine.draws import below, draw
 from timewait.simulate.engine.state import (
     CONSTANT,
     G_ARRIVALS,
@@ -28,7 +28,7 @@ def next_opener(s: State, f: Fixed) -> None:
     m = s.m
     if f.process == THINK or f.process == CONSTANT:
         return
-    client = below(draw(f.seed, CLIENT, m[G_ARRIVALS]), f.clients)
+    client = below(draw(f.keys.client, m[G_ARRIVALS]), f.clients)
     prefetch(m, f.clients_at + client)
     if f.choice == OLDEST and f.destinations == 1:
         pool = client % f.addresses

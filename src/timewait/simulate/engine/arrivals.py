@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from timewait.simulate.engine.draws import CLIENT, GAP, THINNING, below, draw, exponential, happens
+from timewait.simulate.engine.draws import below, draw, exponential, happens
 from timewait.simulate.engine.state import (
     CONSTANT,
     DIURNAL,
@@ -32,7 +32,7 @@ def schedule_arrival(s: State, f: Fixed, at: int) -> None:
     elif f.process == DIURNAL:
         g[G_ARRIVAL] = _diurnal(s, f, at)
     else:
-        g[G_ARRIVAL] = at + exponential(draw(f.seed, GAP, g[G_ARRIVALS]), f.gap)
+        g[G_ARRIVAL] = at + exponential(draw(f.keys.gap, g[G_ARRIVALS]), f.gap)
 
 
 def _think(s: State, f: Fixed, at: int) -> None:
@@ -42,7 +42,7 @@ def _think(s: State, f: Fixed, at: int) -> None:
     if g[G_IDLE] == 0:
         g[G_ARRIVAL] = NEVER
         return
-    g[G_ARRIVAL] = at + exponential(draw(f.seed, GAP, g[G_CANDIDATES]), f.gap / g[G_IDLE])
+    g[G_ARRIVAL] = at + exponential(draw(f.keys.gap, g[G_CANDIDATES]), f.gap / g[G_IDLE])
     g[G_CANDIDATES] += 1
 
 
@@ -52,9 +52,9 @@ def _diurnal(s: State, f: Fixed, at: int) -> int:
     while True:
         number = g[G_CANDIDATES]
         g[G_CANDIDATES] += 1
-        at += exponential(draw(f.seed, GAP, number), f.gap / (1.0 + f.swing))
+        at += exponential(draw(f.keys.gap, number), f.gap / (1.0 + f.swing))
         rate = 1.0 + f.swing * math.cos(2.0 * math.pi * (at - f.peak_at) / f.period)
-        if happens(draw(f.seed, THINNING, number), rate / (1.0 + f.swing)):
+        if happens(draw(f.keys.thinning, number), rate / (1.0 + f.swing)):
             return at
 
 
@@ -63,14 +63,14 @@ def who(s: State, f: Fixed) -> int:
     g = s.m
     number = g[G_ARRIVALS]
     if f.process == THINK:
-        at = below(draw(f.seed, CLIENT, number), g[G_IDLE])
+        at = below(draw(f.keys.client, number), g[G_IDLE])
         client = s.m[f.idle_at + at]
         g[G_IDLE] -= 1
         s.m[f.idle_at + at] = s.m[f.idle_at + g[G_IDLE]]
         return int(client)
     if f.process == CONSTANT:
         return int(number % f.clients)
-    return below(draw(f.seed, CLIENT, number), f.clients)
+    return below(draw(f.keys.client, number), f.clients)
 
 
 def thinks(s: State, f: Fixed, client: int, at: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from timewait.simulate.engine.draws import keys
 from timewait.simulate.engine.memory import places
 from timewait.simulate.engine.state import (
     BLOCKS,
@@ -72,6 +73,7 @@ def fixed(scenario: Scenario, seed: int, width: int | None = None) -> Fixed:
     server = side("server", scenario.server.kernel, scenario.server.sysctls, scenario.server.hz)
     parts: dict[str, Any] = {
         "seed": seed,
+        "keys": keys(seed),
         "width": width_of(scenario) if width is None else width,
         **_when(scenario),
         **_clients(scenario, clients),

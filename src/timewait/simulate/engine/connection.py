@@ -7,23 +7,11 @@ t + delay: so a server's time is written here as t - delay, and everything at on
 from __future__ import annotations
 
 from timewait.simulate.engine.arrivals import schedule_arrival, thinks, who
-from timewait.simulate.engine.draws import (
-    ACCESS,
-    ANSWER_LOST,
-    DESTINATION,
-    EATEN,
-    HASH,
-    ISN,
-    LOST,
-    RST_LOST,
-    STEP,
-    below,
-    draw,
-    happens,
-)
+from timewait.simulate.engine.draws import below, draw, happens
 from timewait.simulate.engine.holder import taken_over
 from timewait.simulate.engine.hosts import address_of, box_of, offset_of, tsval_of
 from timewait.simulate.engine.life import ended, lives, waiting
+from timewait.simulate.engine.lines import stands_in_line
 from timewait.simulate.engine.opener import hint_of, kernel_port, nat_port, own_port, release, rests, taken
 from timewait.simulate.engine.ports import take, word_of
 from timewait.simulate.engine.server import ACCEPTED, ACKED, BASE_S, NANO, rst, syn
@@ -85,7 +73,7 @@ def opens(s: State, f: Fixed, at: int) -> None:
     g[G_ARRIVALS] += 1
     schedule_arrival(s, f, at)
     s.m[TICK + STARTED] += 1
-    destination = below(draw(f.seed, DESTINATION, number), f.destinations) if f.destinations > 1 else 0
+    destination = below(draw(f.keys.destination, number), f.destinations) if f.destinations > 1 else 0
     row, own, isn = NOBODY, 0, -1
     if f.choice == BY_KERNEL:
         row, isn = _kernel_opens(s, f, client, destination, number, at)
@@ -97,10 +85,10 @@ def opens(s: State, f: Fixed, at: int) -> None:
         own = f.low + row % f.ports
     else:
         own = own_port(s, f, client, destination, number)
-    access = f.access * draw(f.seed, ACCESS, client) >> 32
+    access = f.access * draw(f.keys.access, client) >> 32
     key = destination << 16 | own
     if isn < 0:
-        isn = isn_now(draw(f.seed, ISN, client, key), BASE_S * NANO + at - access)
+        isn = isn_now(draw(f.keys.isn, client, key), BASE_S * NANO + at - access)
     slot = g[G_SPARE]
     base = slot * SLOT
     g[G_SPARE] = c[base + C_LINK]
@@ -118,7 +106,7 @@ def _kernel_opens(s: State, f: Fixed, client: int, destination: int, number: int
     """The client's own kernel chooses: row (NOBODY: no port is left) and initial sequence number (-1: any)."""
     pool = client * f.destinations + destination
     hint = hint_of(f.client, pool, client)
-    bits = draw(f.seed, STEP, number)
+    bits = draw(f.keys.step, number)
     offset, looked = kernel_port(
         s,
         f.client,
@@ -128,7 +116,7 @@ def _kernel_opens(s: State, f: Fixed, client: int, destination: int, number: int
         f.bits_at + pool * f.words,
         f.free_at + pool,
         f.hint_at + hint,
-        draw(f.seed, HASH, pool),
+        draw(f.keys.hash, pool),
         bits,
     )
     s.m[TICK + SEARCHED] += looked
@@ -160,7 +148,7 @@ def sends_syn(s: State, f: Fixed, slot: int, at: int) -> None:
             again(s, f, slot, at)
             return
         c[base + C_ROW] = row
-    if f.loss > 0.0 and happens(draw(f.seed, LOST, number, tries + 1), f.loss):
+    if f.loss > 0.0 and happens(draw(f.keys.lost, number, tries + 1), f.loss):
         s.m[DROPS + SYN_LOST] += 1
         again(s, f, slot, at)
     elif c[base + C_STATE] & ANSWERED:
@@ -191,10 +179,10 @@ def _acked(s: State, f: Fixed, slot: int, row: int, ack: int, tsval: int, at: in
     """A TIME_WAIT answers the SYN with a bare ACK: it may be dropped on its way, or bring a RST back."""
     c, base = s.conns, slot * SLOT
     number, tries = c[base + C_NUMBER], c[base + C_TRIES]
-    eaten = f.eaten > 0.0 and happens(draw(f.seed, EATEN, number, tries), f.eaten)
+    eaten = f.eaten > 0.0 and happens(draw(f.keys.eaten, number, tries), f.eaten)
     if eaten:
         s.m[TICK + EATEN_ACKS] += 1
-    if eaten or (f.loss > 0.0 and happens(draw(f.seed, ANSWER_LOST, number, tries), f.loss)):
+    if eaten or (f.loss > 0.0 and happens(draw(f.keys.answer_lost, number, tries), f.loss)):
         again(s, f, slot, at)
         return
     isn = c[base + C_ISN]
@@ -220,7 +208,7 @@ def rst_arrives(s: State, f: Fixed, slot: int, at: int) -> None:
     """The RST that answered the ACK of a TIME_WAIT passes the gateway."""
     c, base = s.conns, slot * SLOT
     row, number, tries = c[base + C_ROW], c[base + C_NUMBER], c[base + C_TRIES]
-    if not (f.loss > 0.0 and happens(draw(f.seed, RST_LOST, number, tries), f.loss)):
+    if not (f.loss > 0.0 and happens(draw(f.keys.rst_lost, number, tries), f.loss)):
         rst(s, f, box_of(f, row), f.rows_at + row * ROW, c[base + C_STATE] >> 16, at + f.delay)
     again(s, f, slot, at)
 
@@ -234,7 +222,7 @@ def again(s: State, f: Fixed, slot: int, at: int) -> None:
     if f.timeout and when >= c[base + C_STARTED] + f.timeout:
         when = max(at, c[base + C_STARTED] + f.timeout)
         c[base + C_KIND] = GIVE_UP
-    schedule(s, f.width, slot, when)
+    stands_in_line(s, f.width, slot, when, tries - 1)
 
 
 def gives_up(s: State, f: Fixed, slot: int, at: int) -> None:
@@ -256,7 +244,7 @@ def answered(s: State, f: Fixed, slot: int, at: int) -> None:
     """The server answers with a SYN-ACK; where it is not lost, that makes the connection."""
     c, g, base = s.conns, s.m, slot * SLOT
     tries = c[base + C_TRIES]
-    if f.loss > 0.0 and happens(draw(f.seed, ANSWER_LOST, c[base + C_NUMBER], tries), f.loss):
+    if f.loss > 0.0 and happens(draw(f.keys.answer_lost, c[base + C_NUMBER], tries), f.loss):
         s.m[DROPS + ANSWER_LOST_WHY] += 1
         c[base + C_STATE] |= ANSWERED
         again(s, f, slot, at)

@@ -8,14 +8,43 @@ agree to the bit. The mixing is Chris Wellons' (hash prospector, 2018: bias 0.10
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 MASK = 0xFFFFFFFF
 
-# purposes
-CLIENT, GAP, THINNING, DESTINATION = 1, 2, 3, 4
-CLOCK, OFFSET, ISN, ACCESS = 5, 6, 7, 8
-PORT, BLOCK, LOST, EATEN, ANSWER_LOST, RST_LOST = 9, 10, 11, 12, 13, 14
-ANSWER, WHICH_BOX, SERVER_ISN, STEP, HASH, BACKEND = 15, 16, 17, 18, 19, 20
+
+class Keys(NamedTuple):
+    """What a number is drawn for; each is `key` of the seed and of the field's place, from 1 on."""
+
+    client: int
+    gap: int
+    thinning: int
+    destination: int
+    clock: int
+    offset: int
+    isn: int
+    access: int
+    port: int
+    block: int
+    lost: int
+    eaten: int
+    answer_lost: int
+    rst_lost: int
+    answer: int
+    which_box: int
+    server_isn: int
+    step: int
+    hash: int
+
+
+def keys(seed: int) -> Keys:
+    """All of a seed (up to 2^63)."""
+    return Keys(*(key(seed, purpose) for purpose in range(1, len(Keys._fields) + 1)))
+
+
+def key(seed: int, purpose: int) -> int:
+    """What is the same in all draws for a purpose: 32 mixed bits, the seed's upper 32 above them."""
+    return mix((seed & MASK) ^ (purpose * 0x1F1F1F1F & MASK)) | (seed >> 32 & MASK) << 32
 
 
 def mix(x: int) -> int:
@@ -27,11 +56,10 @@ def mix(x: int) -> int:
     return x ^ (x >> 15)
 
 
-def draw(seed: int, purpose: int, number: int, further: int = 0) -> int:
+def draw(key: int, number: int, further: int = 0) -> int:
     """32 random bits for `number` (up to 2^63) and `further` (32 bits)."""
-    x = mix((seed & MASK) ^ (purpose * 0x1F1F1F1F & MASK))
-    x = mix(x ^ (number & MASK))
-    x = mix(x ^ (number >> 32) ^ (seed >> 32 & MASK))
+    x = mix((key ^ number) & MASK)
+    x = mix(x ^ (number >> 32) ^ (key >> 32))
     return mix(x ^ (further & MASK)) if further else x
 
 

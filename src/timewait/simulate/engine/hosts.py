@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timewait.simulate.engine.draws import CLOCK, OFFSET, WHICH_BOX, below, draw
+from timewait.simulate.engine.draws import below, draw
 from timewait.simulate.engine.state import (
     C_CLIENT,
     C_OFFSET,
@@ -22,12 +22,12 @@ def offset_of(f: Fixed, client: int, key: int) -> int:
     if not has_offset(f.client, f.client_knobs):
         return 0
     of = offset_key(f.client, f.client_knobs, Tuple4(client, key >> 16, key & 0xFFFF, 443))
-    return draw(f.seed, OFFSET, of.saddr, of.daddr << 16 | of.sport | 1 << 31)
+    return draw(f.keys.offset, of.saddr, of.daddr << 16 | of.sport | 1 << 31)
 
 
 def uptime_us(f: Fixed, client: int, at: int) -> int:
     """Of a client at `at` (ns of the simulation)."""
-    spread = int(draw(f.seed, CLOCK, client) * 2.0**-32 * f.uptime_span * 1e6)
+    spread = int(draw(f.keys.clock, client) * 2.0**-32 * f.uptime_span * 1e6)
     return f.uptime_low * 1_000_000 + spread + at // 1000
 
 
@@ -45,7 +45,7 @@ def address_of(f: Fixed, row: int) -> int:
 
 def box_of(f: Fixed, row: int) -> int:
     """Which host behind the balanced address a five-tuple leads to."""
-    return below(draw(f.seed, WHICH_BOX, row), f.boxes) if f.boxes > 1 else 0
+    return below(draw(f.keys.which_box, row), f.boxes) if f.boxes > 1 else 0
 
 
 def suffering(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timewait.simulate.engine.arrivals import thinks
-from timewait.simulate.engine.draws import ANSWER, HASH, SERVER_ISN, STEP, draw, exponential
+from timewait.simulate.engine.draws import draw, exponential
 from timewait.simulate.engine.holder import closed, taken_over
 from timewait.simulate.engine.hosts import address_of, box_of, tsval_of
 from timewait.simulate.engine.opener import hint_of, kernel_port, release, rests
@@ -108,7 +108,7 @@ def lives(s: State, f: Fixed, slot: int, at: int) -> None:
     when = at + (f.requests - 1) * (trip + f.pause)
     if f.exponential:
         for request in range(f.requests):
-            when += exponential(draw(f.seed, ANSWER, number, request), f.answer)
+            when += exponential(draw(f.keys.answer, number, request), f.answer)
     else:
         when += int(f.requests * f.answer)
     when += 2 * trip if f.closing == BY_CLIENT else trip
@@ -206,7 +206,7 @@ def _backend_opens(s: State, f: Fixed, slot: int, at: int) -> bool:
     g[G_BACK_TURN] += 1
     source = box * f.sources + turn % f.sources
     pool = source * f.servers + turn // f.sources % f.servers
-    bits = draw(f.seed, STEP, c[base + C_NUMBER], 1)
+    bits = draw(f.keys.step, c[base + C_NUMBER], 1)
     hint = hint_of(f.server, pool, source)
     offset, looked = kernel_port(
         s,
@@ -217,7 +217,7 @@ def _backend_opens(s: State, f: Fixed, slot: int, at: int) -> bool:
         f.back_bits_at + pool * f.back_words,
         f.back_free_at + pool,
         f.back_hint_at + hint,
-        draw(f.seed, HASH, pool, 1),
+        draw(f.keys.hash, pool, 1),
         bits,
     )
     s.m[TICK + SEARCHED] += looked
@@ -250,7 +250,7 @@ def _backend_ends(s: State, f: Fixed, slot: int, at: int) -> None:
         others = (
             s.m[f.boxes_at + box * BOX + B_TIME_WAIT] + s.m[f.boxes_at + (f.boxes + 1) * BOX + B_TIME_WAIT] // f.boxes
         )
-        nxt = draw(f.seed, SERVER_ISN, number, 1)
+        nxt = draw(f.keys.server_isn, number, 1)
         free_at = closed(
             s,
             f,

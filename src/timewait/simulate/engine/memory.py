@@ -17,8 +17,13 @@ from timewait.simulate.engine.state import (
     END,
     G_FREE_SLOTS,
     G_IDLE,
+    G_LINE_AT,
     G_SPARE,
     HEADS,
+    LINE,
+    LINES,
+    MOST_LINES,
+    NEVER,
     NOBODY,
     OLDEST,
     REST,
@@ -101,6 +106,8 @@ def state(f: Fixed, times: list[int], sends: list[int], slots: int) -> State:
 
     m[HEADS:END] = NOBODY
     m[G_SPARE] = NOBODY
+    m[LINES : LINES + MOST_LINES * LINE] = (NOBODY, NOBODY, NEVER, NEVER) * MOST_LINES
+    m[G_LINE_AT] = NEVER
     part("times")[:], part("sends")[:] = times, sends
     if f.process == THINK:
         m[G_IDLE] = f.clients

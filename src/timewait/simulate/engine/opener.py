@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timewait.simulate.engine.draws import BLOCK, HASH, PORT, STEP, below, draw
+from timewait.simulate.engine.draws import below, draw
 from timewait.simulate.engine.ports import MASK, around, put, search, take, word_of
 from timewait.simulate.engine.state import (
     BLOCKS,
@@ -65,11 +65,11 @@ def own_port(s: State, f: Fixed, client: int, destination: int, number: int) -> 
     """The port that a client's own kernel chooses behind a NAT: one connection after the other, all ports free."""
     state = s.m[f.clients_at + client]
     hint = state >> HINT_SHIFT & MASK
-    begin = start(f.client, f.port_low, f.port_high, hint, draw(f.seed, HASH, client, destination + 1))
+    begin = start(f.client, f.port_low, f.port_high, hint, draw(f.keys.hash, client, destination + 1))
     port = nth(f.client, f.port_low, f.port_high, begin, 0)
     linear = f.client.port_search == LINEAR or f.client.port_search == LINEAR_EVEN
     steps = steps_of(f.client.port_search, f.port_high - f.port_low + 1, not linear, 0)
-    hint = (hint + advance(f.client, steps, draw(f.seed, STEP, number) & 7)) & MASK
+    hint = (hint + advance(f.client, steps, draw(f.keys.step, number) & 7)) & MASK
     s.m[f.clients_at + client] = (state & ((1 << HINT_SHIFT) - 1)) | hint << HINT_SHIFT
     return port
 
@@ -107,11 +107,11 @@ def nat_port(s: State, f: Fixed, client: int, destination: int, own: int, number
 def _begin(s: State, f: Fixed, client: int, destination: int, own: int, number: int, tries: int, pool: int) -> int:
     """From which offset on the first free one is taken."""
     if f.choice == RANDOM:
-        return below(draw(f.seed, PORT, number, tries), f.ports)
+        return below(draw(f.keys.port, number, tries), f.ports)
     if f.choice == SEQUENTIAL:
         return int(s.m[f.hint_at + pool]) % f.ports
     if f.choice == HASHED:
-        return below(draw(f.seed, PORT, client, destination + 1), f.ports)
+        return below(draw(f.keys.port, client, destination + 1), f.ports)
     if f.choice == PRESERVED and f.low <= own <= f.high:
         return own - f.low
     return own % f.ports
@@ -123,13 +123,13 @@ def _in_block(s: State, f: Fixed, client: int, address: int, base: int, number: 
     words = f.blocks_at + address * f.block_words
     mine = s.m[f.block_of_at + client] - 1
     if mine < 0:
-        mine = around(m, words, 0, blocks, below(draw(f.seed, BLOCK, number, tries), blocks))
+        mine = around(m, words, 0, blocks, below(draw(f.keys.block, number, tries), blocks))
         if mine < 0:
             return -NAT_FULL
         take(m, words, mine)
         s.m[f.block_of_at + client] = mine + 1
     low = mine * f.block
-    begin = low + below(draw(f.seed, PORT, number, tries), f.block)
+    begin = low + below(draw(f.keys.port, number, tries), f.block)
     found = around(m, base, low, low + f.block, begin)
     return found if found != NOBODY else -NAT_LIMIT
 

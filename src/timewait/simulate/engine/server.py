@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from timewait.simulate.engine.draws import SERVER_ISN, draw
+from timewait.simulate.engine.draws import draw
 from timewait.simulate.engine.ports import has, put, take
 from timewait.simulate.engine.state import (
     B_SWEPT,
@@ -235,7 +235,7 @@ def closed_first(
     m[row + T_UNTIL] = (until - BASE_S * 1000) * MS
     m[row + T_HOLDER] = SERVER_HOLDS
     m[row + T_RCV_NXT] = rcv_nxt
-    m[row + T_SND_NXT] = u32(draw(f.seed, SERVER_ISN, number) + 2 + f.octets_received * f.requests)
+    m[row + T_SND_NXT] = u32(draw(f.keys.server_isn, number) + 2 + f.octets_received * f.requests)
     m[row + T_TS] = ts if has_ts else 0
     m[row + T_STAMP] = stamp
     m[row + T_LAST_ACK] = 0

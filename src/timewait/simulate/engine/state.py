@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from timewait.simulate.engine.draws import Keys
 from timewait.tcp.knobs import Knobs
 from timewait.tcp.profiles import Rules
 
@@ -36,7 +37,12 @@ G_BACK_HEAD, G_BACK_TAIL = 21, 22  # the balancer's ports at rest
 G_BACK_TURN = 23  # connections the balancer opened
 G_BACK_TAKEN = 24
 G_QUEUE = 26  # most that waited in an accept queue since the last tick
-REGISTERS = 32
+G_LINES = 27  # lines that were ever used
+G_LINE, G_LINE_AT = 28, 29  # the one whose first event comes next, and when that is
+LINES = 32  # a line of events that wait equally long, for each SYN of a connection
+L_HEAD, L_TAIL, L_AT, L_LAST = 0, 1, 2, 3  # first and last slot, and when their events are due
+LINE, MOST_LINES = 4, 16
+REGISTERS = 96
 
 NEVER = 1 << 62
 
@@ -110,6 +116,7 @@ class Fixed(NamedTuple):
     """What does not change. Times in ns."""
 
     seed: int
+    keys: Keys
     width: int
     # when
     process: int

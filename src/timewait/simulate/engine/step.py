@@ -5,10 +5,12 @@ from __future__ import annotations
 from timewait.simulate.engine.ahead import next_opener, next_rest
 from timewait.simulate.engine.connection import gives_up, opens, rst_arrives, sends_syn
 from timewait.simulate.engine.life import backend_rested, ends_now, joins, served
+from timewait.simulate.engine.lines import number_of, through
 from timewait.simulate.engine.opener import rested
 from timewait.simulate.engine.server import millis, sweep
 from timewait.simulate.engine.state import (
     C_KIND,
+    C_SEQ,
     C_WHEN,
     ENDS,
     G_ARRIVAL,
@@ -16,6 +18,8 @@ from timewait.simulate.engine.state import (
     G_BACK_TAIL,
     G_EVENTS,
     G_FREE_SLOTS,
+    G_LINE,
+    G_LINE_AT,
     G_NOW,
     G_REST_HEAD,
     G_REST_TAIL,
@@ -56,8 +60,11 @@ def advance(s: State, f: Fixed, until: int, budget: int) -> int:
         if g[G_BACK_HEAD] < g[G_BACK_TAIL]:
             back_rest = s.back[g[G_BACK_HEAD] % back_resting * REST]
         first = min(until, rest, back_rest, g[G_ARRIVAL])
-        slot = peek(s, f, f.width, first)
+        lined = g[G_LINE_AT]
+        slot = peek(s, f, f.width, min(first, lined))
         due = s.conns[slot * SLOT + C_WHEN] if slot != NOBODY else NEVER
+        in_line = lined < due or (lined == due and lined < NEVER and _before(s, slot))
+        due = min(lined, due)
         if min(first, due) >= until:
             g[G_NOW] = until
             return REACHED
@@ -69,12 +76,20 @@ def advance(s: State, f: Fixed, until: int, budget: int) -> int:
         elif back_rest <= first and back_rest <= due:
             backend_rested(s, f)
         elif due <= first:
-            happened(s)
+            if in_line:
+                slot = through(s, f)
+            else:
+                happened(s)
             happens_now(s, f, slot, due)
         else:
             opens(s, f, first)
             next_opener(s, f)
     return PAUSED
+
+
+def _before(s: State, slot: int) -> bool:
+    """Whether the event at the head of the lines was scheduled before that of the wheel."""
+    return number_of(s, s.m[G_LINE]) < int(s.conns[slot * SLOT + C_SEQ])
 
 
 def happens_now(s: State, f: Fixed, slot: int, at: int) -> None:

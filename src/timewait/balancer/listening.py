@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from pathlib import Path
 
 from timewait.balancer.config.addresses import Place, bound
@@ -56,13 +57,40 @@ def _bound(bind: str, kind: int, backlog: int | None) -> socket.socket:
 def _unix(path: str, backlog: int | None) -> socket.socket:
     found = socket.socket(socket.AF_UNIX)
     try:
+        _remove_stale(path)
         found.bind(path)
         found.listen(backlog or 0)
     except OSError as error:
         found.close()
-        hint = "; remove the file if nobody uses it" if error.errno == errno.EADDRINUSE else ""
-        raise BalancerError(f"unix:{path}: {error.strerror}{hint}") from None
+        used = "somebody listens there, or it is no socket; stop that, or remove the file"
+        reason = used if error.errno == errno.EADDRINUSE else error.strerror
+        raise BalancerError(f"unix:{path}: {reason}") from None
     return found
+
+
+def _remove_stale(path: str) -> None:
+    """The file of a process that was killed is in nobody's way; one whose socket still answers is."""
+    try:
+        if not stat.S_ISSOCK(Path(path).lstat().st_mode):
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+        except OSError:
+            pass
+
+
+def release(bind: str, sock: socket.socket) -> None:
+    """Closes it; the file of a unix socket goes too."""
+    sock.close()
+    at = bound(bind)
+    if isinstance(at, str):
+        Path(at).unlink(missing_ok=True)
 
 
 def _reason(error: OSError, at: Place, kind: int) -> str:
@@ -74,7 +102,7 @@ def _reason(error: OSError, at: Place, kind: int) -> str:
 
 
 def holder(port: int, kind: int = socket.SOCK_STREAM) -> str:
-    """` by nginx (pid 12)`, of who listens on a port; empty where we may not know (proc(5))."""
+    """` by nginx (pid 12)`, of who listens on a port; how to find out where we may not know (proc(5))."""
     table = "tcp" if kind == socket.SOCK_STREAM else "udp"
     inodes = set()
     for name in (table, f"{table}6"):
@@ -90,7 +118,7 @@ def holder(port: int, kind: int = socket.SOCK_STREAM) -> str:
                 return f" by {(folder / 'comm').read_text().strip()} (pid {folder.name})"
         except OSError:
             continue
-    return ""
+    return f"; `sudo ss -lntup 'sport = :{port}'` says by whom" if os.geteuid() else ""
 
 
 def _lowest() -> int:

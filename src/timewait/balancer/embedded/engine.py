@@ -24,6 +24,7 @@ from timewait.balancer.embedded.crew import LAST_WORDS, Member
 from timewait.balancer.embedded.ground import Ground
 from timewait.balancer.engine import BalancerError, Rotation
 from timewait.balancer.statistics import Statistics
+from timewait.balancer.timestamps import Stripped
 
 STILL = 10.0  # seconds a worker must have lived for its death to be an accident rather than a habit
 ACCIDENTS = 5  # deaths in a row of workers younger than that, until the engine gives up
@@ -46,6 +47,7 @@ class EmbeddedEngine:
         self._draining = self._stopped = False
         self._shared = -1
         self._ground = Ground()
+        self._stripped = Stripped("embedded")
         self._failure: asyncio.Future[str] | None = None
 
     # DataPlane --------------------------------------------------------------------------------------------------
@@ -58,7 +60,8 @@ class EmbeddedEngine:
         self._configuration, self._rotations = configuration, dict(rotations)
         try:
             self._identity = self._whom_to_become(configuration.user)
-            self._ground = Ground.prepare(configuration, _ours(configuration), self._ground, self._say)
+            self._ground = Ground.prepare(configuration, _ours(configuration), self._ground)
+            self._stripped.apply(_ours(configuration))
             await self._another_generation()
         except BaseException:
             await self.stop()
@@ -72,13 +75,15 @@ class EmbeddedEngine:
             self._tell_all(messages.Adopt(pools=configuration.pool, rotations=tuple(rotations.values())))
             return
         before = self._configuration, self._rotations, self._ground
-        ground = Ground.prepare(configuration, _ours(configuration), self._ground, self._say)
+        ground = Ground.prepare(configuration, _ours(configuration), self._ground)
         self._configuration, self._rotations, self._ground = configuration, dict(rotations), ground
         retiring = [member for member in self._members if not member.retired]
         try:
+            self._stripped.apply(_ours(configuration))
             await self._another_generation()
         except BaseException:
             self._configuration, self._rotations, self._ground = before
+            self._stripped.apply(_ours(before[0]))
             ground.release(keep=self._ground)
             raise
         old = before[2]
@@ -126,6 +131,7 @@ class EmbeddedEngine:
         for member in list(self._members):
             self._gone(member)
         self._ground.release()
+        self._stripped.close()
         if self._shared >= 0:
             self._memory.close()
             os.close(self._shared)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from timewait.balancer.config.model import Configuration, Listener
-from timewait.balancer.embedded import access_log, binding, certificates, shared
+from timewait.balancer.embedded import access_log, certificates, shared
 from timewait.balancer.embedded.messages import Socket
 from timewait.balancer.engine import BalancerError
+from timewait.balancer.listening import listen, release
 
 Signature = tuple[int, int, int, int]
 
@@ -32,9 +33,7 @@ class Ground:
     files: dict[str, Signature] = field(default_factory=dict)  # certificates and keys, as they were read
 
     @staticmethod
-    def prepare(
-        configuration: Configuration, listeners: Iterable[Listener], before: Ground, say: Callable[[str], None]
-    ) -> Ground:
+    def prepare(configuration: Configuration, listeners: Iterable[Listener], before: Ground) -> Ground:
         """For a new generation; what it shares with `before` is taken over. Raises BalancerError, and then nothing
         has changed."""
         listeners = list(listeners)
@@ -79,7 +78,7 @@ class Ground:
         """Gives back what `keep` does not have."""
         for bind, sock in self.listening.items():
             if keep is None or keep.listening.get(bind) is not sock:
-                binding.release(bind, sock)
+                release(bind, sock)
         self.listening = {}
         if self.log >= 0:
             os.close(self.log)
@@ -92,7 +91,7 @@ class Ground:
                 known = before.listening.get(bind)
                 if known is not None:
                     known.listen(listener.backlog)  # a new backlog holds for a socket that listens already, listen(2)
-                self.listening[bind] = known or binding.listening(bind, listener.backlog, listener.name)
+                self.listening[bind] = known or _listening(bind, listener.backlog)
                 sockets.append(Socket(self.listening[bind].fileno(), listener.name, bind))
         self.sockets = tuple(sockets)
 
@@ -118,6 +117,14 @@ class Ground:
         for name in limited:
             if name not in self.rows:
                 self.rows[name] = next(free)
+
+
+def _listening(bind: str, backlog: int) -> socket.socket:
+    sock = listen(bind, backlog)
+    sock.setblocking(False)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # whom it accepts inherits it
+    return sock
 
 
 def _signature(path: str) -> Signature:

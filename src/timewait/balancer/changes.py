@@ -21,6 +21,7 @@ class Changes(msgspec.Struct, kw_only=True):
     targets_added: list[str] = []
     targets_removed: list[str] = []
     targets_weighed: list[str] = []  # "app 10.0.1.11:8080: 10 -> 0"
+    read_again: list[str] = []  # files whose names did not change, though perhaps what is in them did
     later: list[str] = []  # what only another start can change
     by_hand: list[str] = []  # changes made at runtime that stay
 
@@ -28,7 +29,7 @@ class Changes(msgspec.Struct, kw_only=True):
     def nothing(self) -> bool:
         """Whether it would change nothing."""
         fields = msgspec.structs.asdict(self)
-        return not any(value for name, value in fields.items() if name not in ("listeners_kept", "by_hand", "later"))
+        return not any(value for name, value in fields.items() if name not in _NO_CHANGE)
 
     def lines(self) -> list[str]:
         """For people, a line per kind that has any."""
@@ -43,6 +44,7 @@ class Changes(msgspec.Struct, kw_only=True):
             ("targets added", self.targets_added),
             ("targets removed", self.targets_removed),
             ("weights changed", self.targets_weighed),
+            ("read again", self.read_again),
             ("only at the next start", self.later),
             ("kept from changes at runtime", self.by_hand),
         ]
@@ -50,6 +52,7 @@ class Changes(msgspec.Struct, kw_only=True):
 
 
 _AT_START = ("admin", "user")
+_NO_CHANGE = ("listeners_kept", "by_hand", "later")
 
 
 def between(before: Configuration, after: Configuration) -> Changes:
@@ -67,6 +70,9 @@ def between(before: Configuration, after: Configuration) -> Changes:
     found.listeners_drained = list(old)
     _pools(before, after, found)
     _targets(before, after, found)
+    found.read_again = [f"certificates of {one.name}" for one in after.listener if one.tls.certificate]
+    if after.access_log not in ("", "-"):
+        found.read_again.append("the access log (opened anew)")
     found.later = [name for name in _AT_START if getattr(before, name) != getattr(after, name)]
     return found
 

@@ -199,7 +199,7 @@ class Supervisor:
         async with self._lock:
             found = self.would_change(file, reset=reset)
             kept = {} if reset else overlay.merged(self._wish.overlay, self._wish.file, file)
-            await self._change(file, kept)
+            await self._change(file, kept, again=bool(found.read_again))
             return found
 
     async def weigh(self, pool: str, address: str, weight: int) -> Weighed:
@@ -250,8 +250,8 @@ class Supervisor:
 
     # --- within -------------------------------------------------------------------------------------------------
 
-    async def _change(self, file: Configuration, laid: dict[Key, Hand]) -> None:
-        """Makes the wish true, or leaves everything as it was. Under the lock."""
+    async def _change(self, file: Configuration, laid: dict[Key, Hand], *, again: bool = False) -> None:
+        """Makes the wish true, or leaves all as it was. Under the lock. `again`: engines reload in any case."""
         before = self._wish
         was, will = overlay.weights(before.effective()), overlay.weights(overlay.effective(file, laid))
         pools = {pool.name: pool for pool in before.effective().pool}
@@ -260,7 +260,7 @@ class Supervisor:
         self._wish = _Wish(file, laid, leaving)
         try:
             self._watch(self._wish.effective(), first_decides=False)
-            await self._tell()
+            await self._tell(again=again)
         except BaseException:
             self._wish = before
             self._watch(before.effective(), first_decides=False)
@@ -288,10 +288,10 @@ class Supervisor:
                 except BalancerError as problem:
                     self._say(f"target {' '.join(key)}: drained, but an engine keeps it: {problem}")
 
-    async def _tell(self) -> None:
+    async def _tell(self, *, again: bool = False) -> None:
         """Tells the engines what they do not know yet."""
         wanted, rotations = self._wish.effective(), self.rotations()
-        if _shape(wanted) != _shape(self._running):
+        if again or _shape(wanted) != _shape(self._running):
             await self.planes.reload(self._running, wanted, rotations, self._told)
         elif news := rotation.changed(self._told, rotations):
             await self.planes.rotate(news)

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from timewait.balancer.config.model import Configuration, Listener, Pool, Rule, Target
-from timewait.balancer.embedded import shared
+from kit.conversation import Conversation
+from kit.servers import Behaviour, Server
+from timewait.balancer.config.model import Configuration, Listener, Pool, Protocol, Rule, Target, Then
+from timewait.balancer.embedded import relay, shared
 from timewait.balancer.embedded.accepting import Acceptor
 from timewait.balancer.embedded.access_log import AccessLog
 from timewait.balancer.embedded.http_proxy import HttpProxy
@@ -29,6 +35,13 @@ def listener(**settings: object) -> Listener:
     return Listener(**{"name": "web", "bind": ("127.0.0.1:1",), "rule": (Rule(pool="app"),), **settings})  # type: ignore[arg-type]
 
 
+def relayed(**settings: object) -> Listener:
+    """One of layer 4, for pool "app"."""
+    return Listener(
+        **{"name": "tcp", "bind": ("127.0.0.1:1",), "protocol": Protocol.TCP, "pool": "app", **settings}  # type: ignore[arg-type]
+    )
+
+
 def pool(*addresses: str, **settings: object) -> Pool:
     """Pool "app" with these targets."""
     targets = tuple(Target(addr=address) for address in addresses)
@@ -39,8 +52,15 @@ class OneWorker:
     """Accepts on a free port of 127.0.0.1 as long as the context lasts."""
 
     def __init__(
-        self, listener: Listener, *pools: Pool, log: AccessLog | None = None, tls: object = None, backlog: int = 1024
+        self,
+        listener: Listener,
+        *pools: Pool,
+        log: AccessLog | None = None,
+        tls: ssl.SSLContext | None = None,
+        backlog: int = 1024,
+        limited: bool = False,
     ) -> None:
+        """`limited`: max_conn and max_cps of the listener hold; layer 4 is relayed."""
         self.errors: list[BaseException] = []
         self.loop = Loop(on_error=lambda fd, error: self.errors.append(error))
         self._descriptor = shared.create()
@@ -50,7 +70,9 @@ class OneWorker:
         for each in pools:
             self.worker.rotate(Rotation(each.name, tuple((target.addr, target.weight) for target in each.target)))
         self.statistics = ListenerStatistics(name=listener.name)
-        self.state = ListenerState(self.worker, listener, self.statistics, None)
+        limits = shared.Limits(self.worker.shared, 0, 0, listener.max_conn, listener.max_cps) if limited else None
+        self.worker.shared.take_slot(0, 0)
+        self.state = ListenerState(self.worker, listener, self.statistics, limits)
         self.state.tls = tls
         self.worker.listeners[listener.name] = self.state
         self.proxy = HttpProxy(self.worker)
@@ -59,21 +81,33 @@ class OneWorker:
         self._sock.bind(("127.0.0.1", 0))
         self._sock.listen(backlog)
         self.address: tuple[str, int] = self._sock.getsockname()
-        self._acceptor = Acceptor(self.state, self._sock, self.proxy.accept)
-        self._calls: list[threading.Event] = []
-        self._wake, self._woken = os.pipe2(os.O_NONBLOCK), []  # type: ignore[var-annotated]
+        relayed = listener.protocol in (Protocol.TCP, Protocol.TCP_SSL)
+        self._acceptor = Acceptor(self.state, self._sock, relay.serve if relayed else self.proxy.accept)
+        self._wake = os.pipe2(os.O_NONBLOCK)
+        self._calls: list[tuple[Callable[[], object], threading.Event]] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def target(self, number: int = 0) -> TargetStatistics:
         """Statistics of the n-th target of all."""
         return list(self.worker.statistics.targets.values())[number]
 
-    def do(self, action: object) -> None:
+    def do(self, action: Callable[[], object]) -> None:
         """Calls `action()` in the worker's thread, between two events, and waits until it is done."""
         done = threading.Event()
-        self._woken.append((action, done))
+        self._calls.append((action, done))
         os.write(self._wake[1], b"x")
         assert done.wait(10)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Waits for what must come true soon."""
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline, (self.statistics, self.worker.statistics.targets)
+            time.sleep(0.005)
+
+    def until_left(self) -> None:
+        """Waits until no client is here any more."""
+        self.until(lambda: not self.statistics.active)
 
     def _run(self) -> None:
         try:
@@ -85,7 +119,7 @@ class OneWorker:
 
     def _called(self, events: int) -> None:
         os.read(self._wake[0], 1)
-        action, done = self._woken.pop(0)
+        action, done = self._calls.pop(0)
         try:
             action()
         finally:
@@ -111,4 +145,21 @@ class OneWorker:
 
     def _stop(self) -> None:
         self.proxy.stop()
+        for each in self.worker.pools.values():
+            for connection in each.connections():
+                connection.cut(Then.RST)
         self.loop.stop()
+
+
+@contextmanager
+def meeting(
+    behaviour: Behaviour | None, settings: Listener | None = None
+) -> Iterator[tuple[Conversation, OneWorker]]:
+    """A client that is connected to a worker, whose only target behaves so; at the end the client has left."""
+    with (
+        Server(behaviour) as server,
+        OneWorker(settings or listener(), pool(server.authority)) as worker,
+    ):
+        with Conversation(worker.address) as client:
+            yield client, worker
+        worker.until_left()

@@ -288,6 +288,8 @@ class Ends(Core):
         """The worker drains: an idle connection ends soon, another with its next answer."""
         if self.phase == IDLE:
             self.deadline = min(self.deadline, now + grace)
+        elif WAITING <= self.phase <= EXCHANGE and self.reply is None:
+            self.phase, self.close_after = EXCHANGE, True
 
     def stop(self) -> None:
         """Ends at once."""

@@ -217,6 +217,9 @@ class Requests(Core):
         upstream.carried += 1
         self.connected = self.loop.now
         upstream.write(request)
+        if upstream.deaf and not upstream.established:
+            self.target_failed(upstream.error)
+            return
         if fresh:
             lane.watch(upstream)
         if upstream.outbox or not upstream.established or upstream.deaf or self.body is not None:

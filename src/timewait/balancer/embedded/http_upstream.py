@@ -22,7 +22,7 @@ class Upstream:
     """A connection to a target. One client uses it at a time, or none."""
 
     __slots__ = (
-        "carried", "client", "deaf", "ending", "established", "fd", "idle_since", "inbox", "lane", "outbox",
+        "carried", "client", "deaf", "ending", "error", "established", "fd", "idle_since", "inbox", "lane", "outbox",
         "owner", "readable", "recv", "send", "sock", "watches_out",
     )  # fmt: skip
 
@@ -37,7 +37,8 @@ class Upstream:
         self.outbox: bytes | memoryview = b""  # of a request, what send() did not take
         self.readable = False  # there may be more in the socket, which was not read for the client takes no more
         self.ending = False  # the target's FIN or RST is here, what came before it may be unread
-        self.deaf = False  # it takes no more of the request; its answer may still come
+        self.deaf = False  # it takes no more of the request; its answer may still come ...
+        self.error: OSError | None = None  # ... and why
         self.watches_out = not established
         self.idle_since = 0.0
 
@@ -108,8 +109,9 @@ class Upstream:
             sent = self.send(data)
         except BlockingIOError:
             sent = 0
-        except OSError:
+        except OSError as error:
             self.deaf = self.readable = self.ending = True
+            self.error = error
             return
         if sent and not self.established:
             self.arrived()

@@ -79,10 +79,10 @@ def _of_file(configuration: Configuration) -> Iterator[Use]:
 
 def kinds(configuration: Configuration, listeners: list[Listener]) -> list[Listener]:
     """One of each kind as far as pools are concerned: a hundred listeners may share one."""
-    kinds = {}
+    found: dict[tuple[object, ...], Listener] = {}
     for one in listeners:
-        kinds.setdefault((configuration.engine_of(one), one.protocol, families(one)), one)
-    return list(kinds.values())
+        found.setdefault((configuration.engine_of(one), one.protocol, families(one)), one)
+    return list(found.values())
 
 
 def engines(configuration: Configuration) -> list[Engine]:

@@ -100,7 +100,7 @@ _LISTENER = (
     Row("listener.timestamps", YES, YES, YES, value="keep"),
     Row("listener.timestamps", WITH_CAP, WITH_CAP, "a rule of its ruleset", value="strip", protocols=STREAMS),
     Row("listener.upgrade", YES, YES, YES, value="tunnel"),
-    Row("listener.upgrade", "400", "http-request deny", NO_REQUESTS, value="refuse", protocols=L7),
+    Row("listener.upgrade", "403", "http-request deny", NO_REQUESTS, value="refuse", protocols=L7),
     Row("listener.connect", "405", "http-request deny", "", value="refuse"),
     Row("listener.connect", YES, YES, NO_REQUESTS, value="tunnel", protocols=L7),
     Row("listener.pool", YES, "default_backend", "the map of a rule"),

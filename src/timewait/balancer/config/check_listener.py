@@ -8,7 +8,7 @@ from itertools import combinations
 
 from timewait.balancer.config import addresses
 from timewait.balancer.config.model import Listener, Protocol, RealIpMode, Rule, UpstreamClose
-from timewait.balancer.config.problem import Problem, nearest, quoted
+from timewait.balancer.config.problem import Problem, quoted
 from timewait.balancer.routing.domains import DEFAULT
 from timewait.balancer.routing.paths import parsed
 from timewait.balancer.routing.patterns import Pattern
@@ -117,12 +117,12 @@ def _domain(text: str) -> str:
         return f"is too long or empty; CLB takes 1 to {LONGEST_DOMAIN} characters"
     if text.startswith("~"):
         return _regex(text.removeprefix("~").lstrip())
+    if text.startswith("_") and "." not in text:
+        return f'is no domain; did you mean "{DEFAULT}"?'
     if _DOMAIN.fullmatch(text):
         return ""
     if ":" in text or "/" in text:
         return "is no domain; write it without scheme, port and path"
-    if nearest(text, [DEFAULT]):
-        return f'is no domain; did you mean "{DEFAULT}"?'
     if not text.isascii():
         return 'is not in ASCII; write it as browsers send it, "xn--..."'
     return 'is no domain; write "www.x.com", "*.x.com", "www.x.*", "~regex" or "_default"'

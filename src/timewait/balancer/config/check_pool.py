@@ -45,7 +45,7 @@ def _session(pool: Pool, at: Path) -> Iterator[Problem]:
     session = pool.session
     if session.type is not SessionType.NONE and pool.scheduler is not Scheduler.WRR:
         what = f'pool {pool.name} keeps sessions, which CLB does with scheduler = "wrr" only'
-        yield Problem((*at, "session"), f"{what}; write wrr, or leave the session out")
+        yield Problem((*at, "session", "type"), f"{what}; write wrr, or leave the session out")
     if not _TOKEN.fullmatch(session.cookie):
         what = f"pool.session.cookie = {quoted(session.cookie)} is no cookie's name"
         yield Problem((*at, "session", "cookie"), f"{what}; write letters, digits, _ and -, at most 64")
@@ -55,7 +55,8 @@ def _health(health: Health, at: Path) -> Iterator[Problem]:
     if health.timeout >= health.interval:
         timeout, interval = (quoted(duration_text(value)) for value in (health.timeout, health.interval))
         what = f"pool.health.timeout = {timeout} is not below its interval, {interval}"
-        yield Problem((*at, "timeout"), f"{what}; make it shorter, or the interval longer")
+        field = "timeout" if health.timeout != Health().timeout else "interval"
+        yield Problem((*at, field), f"{what}; make it shorter, or the interval longer")
     asks = health.http
     if asks.method not in ("HEAD", "GET"):
         what = f"pool.health.http.method = {quoted(asks.method)} is no check CLB knows"

@@ -47,6 +47,6 @@ def quoted(value: object) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`did you mean "wrr"? `, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), 1, 0.5)
+    """`did you mean wrr? `, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(known), 1, 0.6)
     return f"did you mean {near[0]}? " if near else ""

@@ -41,7 +41,7 @@ def lines(
         *(_connections(listener) if http else ()),
         *_retries(listener, http),
         *_sessions(listener, pool),
-        *_servers(listener, pool, rotations, http),
+        *(f"server {line}" for lines in servers(listener, pool, rotations).values() for line in lines),
     ]
     return backend(listener, pool.name), found
 
@@ -101,25 +101,29 @@ def _sessions(listener: Listener, pool: Pool) -> Iterator[str]:
         yield f"cookie {session.cookie} insert indirect nocache httponly maxidle {ttl}s maxlife {86400 * 365}s"
 
 
-def _servers(listener: Listener, pool: Pool, rotations: Mapping[str, Rotation] | None, http: bool) -> Iterator[str]:
-    """Who is not in rotation is in maintenance: no cookie or table brings it a client, and what is open goes on."""
+def servers(listener: Listener, pool: Pool, rotations: Mapping[str, Rotation] | None) -> dict[str, list[str]]:
+    """What stands behind `server` in its lines, by target: a line for each source address. Who is not in rotation is
+    in maintenance: no cookie or table brings it a client, and what is open goes on."""
     upstream = listener.upstream
     common = ""
-    if http and upstream.keepalive:
+    if listener.protocol in _L7 and upstream.keepalive:
         common += f" pool-max-conn {upstream.pool_max} pool-purge-delay {time(upstream.idle)}"
     mode = listener.real_ip.mode
     common += (
         {RealIpMode.PROXY_V1: " send-proxy", RealIpMode.PROXY_V2: " send-proxy-v2"}.get(mode, "") if mode else ""
     )
     weights = weights_of(pool, rotations)
+    found = {}
     for target in pool.target:
         weight = weights[target.addr]
         state = f" weight {weight}" if weight else f" weight {target.weight} disabled"
         if pool.session.type is SessionType.COOKIE_INSERT:
             state += f" cookie {cookie(pool, target.addr)}"
-        for number, one in enumerate(sources_for(listener, target.addr)):
-            here = f" source {_from(one)}" if one else ""
-            yield f"server {server(target.addr, number)} {target.addr}{state}{common}{here}"
+        found[target.addr] = [
+            f"{server(target.addr, number)} {target.addr}{state}{common}{f' source {_from(one)}' if one else ''}"
+            for number, one in enumerate(sources_for(listener, target.addr))
+        ]
+    return found
 
 
 def _from(one: Source) -> str:

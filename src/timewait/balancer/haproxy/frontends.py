@@ -85,7 +85,7 @@ def _refusals(listener: Listener) -> Iterator[str]:
     if listener.connect is Tunnel.REFUSE:
         yield "http-request deny deny_status 405 if METH_CONNECT"
     if listener.upgrade is Tunnel.REFUSE:
-        yield "http-request deny deny_status 400 if { req.hdr(upgrade) -m found }"
+        yield "http-request deny deny_status 403 if { req.hdr(upgrade) -m found }"
     long = 'return status 414 content-type text/plain string "414 URI Too Long\\n" hdr connection close'
     yield f"http-request {long} if {{ url_len gt {limits.request_line - _LINE} }}"
     yield f"http-request deny deny_status 413 if {{ req.body_size gt {limits.body_size} }}"

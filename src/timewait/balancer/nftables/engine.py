@@ -26,7 +26,7 @@ class NftablesEngine:
     Needs CAP_NET_ADMIN in its network namespace, and forwarding switched on where a target is another machine.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, *, say: Callable[[str], None] = lambda line: None) -> None:
         self._say = say
         self._name = f"{NAME}-{os.getpid()}"
         self._nft: Nft | None = None
@@ -107,8 +107,8 @@ class NftablesEngine:
             self._load(self._configuration, self._rotations)
 
     async def remaining(self) -> int:
-        """Connections that are still open."""
-        return sum(flow.open for flow in self._mine())
+        """TCP connections that are still open; an exchange by UDP has no end that could be awaited."""
+        return sum(flow.open and flow.protocol == socket.IPPROTO_TCP for flow in self._mine())
 
     async def stop(self) -> None:
         """Takes the rules away, and forgets and resets what was open."""

@@ -6,11 +6,11 @@ Nothing here changes what happens; interpreted, nothing happens here at all.
 from __future__ import annotations
 
 from timewait.simulate.engine.compiled import prefetch
-from timewait.simulate.engine.draws import below, draw
 from timewait.simulate.engine.state import (
     CONSTANT,
-    G_ARRIVALS,
+    G_OPENER,
     G_REST_HEAD,
+    G_REST_ROOM,
     G_REST_TAIL,
     OLDEST,
     REST,
@@ -28,7 +28,7 @@ def next_opener(s: State, f: Fixed) -> None:
     m = s.m
     if f.process == THINK or f.process == CONSTANT:
         return
-    client = below(draw(f.keys.client, m[G_ARRIVALS]), f.clients)
+    client = m[G_OPENER]
     prefetch(m, f.clients_at + client)
     if f.choice == OLDEST and f.destinations == 1:
         pool = client % f.addresses
@@ -42,7 +42,7 @@ def next_rest(s: State, f: Fixed) -> None:
     """The client and the pool of a port whose rest is nearly over."""
     m, head = s.m, s.m[G_REST_HEAD] + NEXT_REST
     if head < m[G_REST_TAIL]:
-        at = head % (len(s.rest) // REST) * REST
+        at = (head & (m[G_REST_ROOM] - 1)) * REST
         row = s.rest[at + 1]
         prefetch(m, f.clients_at + s.rest[at + 2])
         if f.destinations == 1 and f.odd_word == 0:

@@ -12,6 +12,7 @@ from timewait.simulate.engine.state import (
     G_ARRIVALS,
     G_CANDIDATES,
     G_IDLE,
+    G_OPENER,
     NEVER,
     THINK,
     TRACE,
@@ -23,6 +24,8 @@ from timewait.simulate.engine.state import (
 def schedule_arrival(s: State, f: Fixed, at: int) -> None:
     """Sets when the connection after the last is opened; `at`: ns, when that was, 0 before the first."""
     g = s.m
+    if f.process != THINK and f.process != CONSTANT:
+        g[G_OPENER] = below(draw(f.keys.client, g[G_ARRIVALS]), f.clients)
     if f.process == CONSTANT:
         g[G_ARRIVAL] = int(g[G_ARRIVALS] * f.gap)
     elif f.process == TRACE:
@@ -70,7 +73,7 @@ def who(s: State, f: Fixed) -> int:
         return int(client)
     if f.process == CONSTANT:
         return int(number % f.clients)
-    return below(draw(f.keys.client, number), f.clients)
+    return int(g[G_OPENER])
 
 
 def thinks(s: State, f: Fixed, client: int, at: int) -> None:

@@ -30,7 +30,7 @@ def compiler(functions: Sequence[Function]) -> list[Function]:
     # One function in the end: each array handed over to another is seven numbers on the stack, which costs more than
     # most functions here do.
     options["forceinline"] = True
-    done: dict[Function, Function] = {prefetch: _prefetch()}
+    done: dict[Function, Function] = {prefetch: _prefetch(), bare: _bare()}
     return [_compile(function, numba.njit(**options), done) for function in functions]
 
 
@@ -46,6 +46,28 @@ def _compile(function: Function, njit: Function, done: dict[Function, Function])
     return done[function]
 
 
+def bare(numbers: Any) -> Any:
+    """Compiled, the address of the first number in place of the array: an index into an array may be negative and
+    count from its end, and to look for that costs three instructions each time. Here nothing changes."""
+    return numbers
+
+
+def _bare() -> Function:
+    """The compiled one."""
+    from numba import types as kinds
+    from numba.extending import intrinsic
+
+    def address(_context: Any, array: Any) -> Any:
+        def emit(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+            return context.make_array(array)(context, builder, given[0]).data
+
+        pointer: Any = kinds.CPointer
+        return pointer(array.dtype)(array), emit
+
+    found: Function = intrinsic(address)
+    return found
+
+
 def prefetch(numbers: Any, at: int) -> None:
     """Asks for numbers[at] to be brought from memory, which takes as long as hundreds of instructions. Compiled it is
     one instruction; here nothing."""
@@ -58,10 +80,9 @@ def _prefetch() -> Function:
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    def instruction(_context: Any, array: Any, _at: Any) -> Any:
+    def instruction(_context: Any, numbers: Any, _at: Any) -> Any:
         def emit(context: Any, builder: Any, _signature: Any, given: Any) -> Any:
-            data = context.make_array(array)(context, builder, given[0]).data
-            at = builder.bitcast(builder.gep(data, [given[1]]), cgutils.voidptr_t)
+            at = builder.bitcast(builder.gep(given[0], [given[1]]), cgutils.voidptr_t)
             i32 = ir.IntType(32)
             kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, i32, i32, i32])
             insert: Any = cgutils.get_or_insert_function
@@ -69,7 +90,7 @@ def _prefetch() -> Function:
             builder.call(wanted, [at, i32(1), i32(3), i32(1)])  # to write, into every cache, data
             return context.get_dummy_value()
 
-        return kinds.none(array, kinds.int64), emit
+        return kinds.none(numbers, kinds.int64), emit
 
     found: Function = intrinsic(instruction)
     return found

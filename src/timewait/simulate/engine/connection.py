@@ -9,7 +9,7 @@ from __future__ import annotations
 from timewait.simulate.engine.arrivals import schedule_arrival, thinks, who
 from timewait.simulate.engine.draws import below, draw, happens
 from timewait.simulate.engine.holder import taken_over
-from timewait.simulate.engine.hosts import address_of, box_of, offset_of, tsval_of
+from timewait.simulate.engine.hosts import address_of, box_of, offset_of, tsval_of, uptime_us
 from timewait.simulate.engine.life import ended, lives, waiting
 from timewait.simulate.engine.lines import stands_in_line
 from timewait.simulate.engine.opener import hint_of, kernel_port, nat_port, own_port, release, rests, taken
@@ -21,6 +21,7 @@ from timewait.simulate.engine.state import (
     C_BACK,
     C_BASE,
     C_CLIENT,
+    C_CLOCK,
     C_ISN,
     C_KIND,
     C_LINK,
@@ -96,9 +97,10 @@ def opens(s: State, f: Fixed, at: int) -> None:
     g[G_CONNECTING] += 1
     c[base + C_CLIENT], c[base + C_ROW], c[base + C_NUMBER], c[base + C_OWN] = client, row, number, key
     c[base + C_STARTED], c[base + C_BASE], c[base + C_TRIES] = at, at, 0
-    c[base + C_ISN], c[base + C_STATE], c[base + C_BACK] = isn, 0, NOBODY
+    c[base + C_ISN], c[base + C_STATE] = isn, 0
     c[base + C_TRIP] = 2 * (access + f.delay)
-    c[base + C_OFFSET] = offset_of(f, client, key)
+    if f.client_knobs.tcp_timestamps != 0:
+        c[base + C_OFFSET], c[base + C_CLOCK] = offset_of(f, client, key), uptime_us(f, client)
     sends_syn(s, f, slot, at)
 
 
@@ -255,7 +257,7 @@ def answered(s: State, f: Fixed, slot: int, at: int) -> None:
     g[G_CONNECTING] -= 1
     g[G_OPEN] += 1
     there = at + c[base + C_TRIP]
-    c[base + C_STATE] = 0
+    c[base + C_STATE], c[base + C_BACK] = 0, NOBODY
     if f.accept or f.servers:
         c[base + C_KIND] = JOINS
         schedule(s, f.width, slot, there)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from timewait.simulate.engine.draws import below, draw
 from timewait.simulate.engine.state import (
-    C_CLIENT,
+    C_CLOCK,
     C_OFFSET,
     C_TRIP,
     CONNECTED,
@@ -13,6 +13,7 @@ from timewait.simulate.engine.state import (
     Fixed,
     Numbers,
     State,
+    addressed,
 )
 from timewait.tcp.clock import Tuple4, has_offset, offset_key, tsval
 
@@ -25,17 +26,17 @@ def offset_of(f: Fixed, client: int, key: int) -> int:
     return draw(f.keys.offset, of.saddr, of.daddr << 16 | of.sport | 1 << 31)
 
 
-def uptime_us(f: Fixed, client: int, at: int) -> int:
-    """Of a client at `at` (ns of the simulation)."""
+def uptime_us(f: Fixed, client: int) -> int:
+    """Of a client when the simulation begins."""
     spread = int(draw(f.keys.clock, client) * 2.0**-32 * f.uptime_span * 1e6)
-    return f.uptime_low * 1_000_000 + spread + at // 1000
+    return f.uptime_low * 1_000_000 + spread
 
 
 def tsval_of(s: State, f: Fixed, slot: int, at: int) -> int:
     """The timestamp of what the client sends that passes the gateway at `at`."""
     base = slot * SLOT
     sent = at - (s.conns[base + C_TRIP] // 2 - f.delay)
-    up = uptime_us(f, s.conns[base + C_CLIENT], sent)
+    up = s.conns[base + C_CLOCK] + sent // 1000
     return tsval(f.client, f.client_knobs, up, s.conns[base + C_OFFSET], False)
 
 
@@ -52,6 +53,7 @@ def suffering(
     s: State, f: Fixed, tried_by_address: Numbers, never_by_address: Numbers, tried: Numbers, never: Numbers
 ) -> None:
     """Counts the clients that tried, and those of them that never got through, by address and by clock position."""
+    s = addressed(s)
     for client in range(f.clients):
         state = s.m[f.clients_at + client]
         if not state & TRIED:
@@ -69,7 +71,7 @@ def position_of(f: Fixed, client: int, positions: int) -> int:
 
     The range is that of the uptimes where timestamps follow them; all of 32 bits where a random offset is added.
     """
-    up = uptime_us(f, client, 0)
+    up = uptime_us(f, client)
     if has_offset(f.client, f.client_knobs):
         return tsval(f.client, f.client_knobs, up, offset_of(f, client, 0), False) * positions >> 32
     span = max(1, f.uptime_span * 1_000_000)

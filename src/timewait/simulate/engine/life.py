@@ -28,7 +28,9 @@ from timewait.simulate.engine.state import (
     C_TRIP,
     ENDS,
     FAILED,
+    G_BACK_AT,
     G_BACK_HEAD,
+    G_BACK_ROOM,
     G_BACK_TAIL,
     G_BACK_TAKEN,
     G_BACK_TURN,
@@ -37,6 +39,7 @@ from timewait.simulate.engine.state import (
     G_QUEUE,
     G_SPARE,
     JOINS,
+    NEVER,
     NOBODY,
     REST,
     ROW,
@@ -269,15 +272,19 @@ def _backend_ends(s: State, f: Fixed, slot: int, at: int) -> None:
         backend_free(s, f, row)
         return
     g = s.m
-    tail = g[G_BACK_TAIL] % (len(s.back) // REST) * REST
+    tail = (g[G_BACK_TAIL] & (g[G_BACK_ROOM] - 1)) * REST
     s.back[tail], s.back[tail + 1] = free_at, row
+    if g[G_BACK_TAIL] == g[G_BACK_HEAD]:
+        g[G_BACK_AT] = free_at
     g[G_BACK_TAIL] += 1
 
 
 def backend_rested(s: State, f: Fixed) -> None:
     """The balancer's port that has rested longest is free."""
-    head = s.m[G_BACK_HEAD] % (len(s.back) // REST) * REST
-    s.m[G_BACK_HEAD] += 1
+    g, room = s.m, s.m[G_BACK_ROOM] - 1
+    head = (g[G_BACK_HEAD] & room) * REST
+    g[G_BACK_HEAD] += 1
+    g[G_BACK_AT] = s.back[(g[G_BACK_HEAD] & room) * REST] if g[G_BACK_HEAD] < g[G_BACK_TAIL] else NEVER
     backend_free(s, f, s.back[head + 1])
 
 

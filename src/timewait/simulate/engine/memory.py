@@ -15,9 +15,13 @@ from timewait.simulate.engine.state import (
     BY_KERNEL,
     C_LINK,
     END,
+    G_BACK_AT,
+    G_BACK_ROOM,
     G_FREE_SLOTS,
     G_IDLE,
     G_LINE_AT,
+    G_REST_AT,
+    G_REST_ROOM,
     G_SPARE,
     HEADS,
     LINE,
@@ -107,7 +111,8 @@ def state(f: Fixed, times: list[int], sends: list[int], slots: int) -> State:
     m[HEADS:END] = NOBODY
     m[G_SPARE] = NOBODY
     m[LINES : LINES + MOST_LINES * LINE] = (NOBODY, NOBODY, NEVER, NEVER) * MOST_LINES
-    m[G_LINE_AT] = NEVER
+    m[G_LINE_AT] = m[G_REST_AT] = m[G_BACK_AT] = NEVER
+    m[G_REST_ROOM] = m[G_BACK_ROOM] = SLOTS
     part("times")[:], part("sends")[:] = times, sends
     if f.process == THINK:
         m[G_IDLE] = f.clients
@@ -144,10 +149,12 @@ def with_slots(s: State, slots: int) -> State:
     return s._replace(conns=conns, active=active)
 
 
-def with_room(rest: Array, head: int, tail: int) -> Array:
-    """A ring of ports at rest with twice the room; `head`, `tail`: which ones it holds."""
-    grown, at, room = numbers(2 * len(rest)), np.arange(head, tail), len(rest) // REST
-    grown.reshape(-1, REST)[at % (2 * room)] = rest.reshape(-1, REST)[at % room]
+def with_room(rest: Array, m: Array, first: int, room: int) -> Array:
+    """A ring of ports at rest with twice the room. `first`, `room`: the registers of its head and of its room."""
+    head, tail = m[first], m[first + 1]
+    m[room] *= 2
+    grown, at = numbers(2 * len(rest)), np.arange(head, tail)
+    grown.reshape(-1, REST)[at % m[room]] = rest.reshape(-1, REST)[at % (m[room] // 2)]
     return grown
 
 

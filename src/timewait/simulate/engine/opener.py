@@ -6,11 +6,14 @@ from timewait.simulate.engine.draws import below, draw
 from timewait.simulate.engine.ports import MASK, around, put, search, take, word_of
 from timewait.simulate.engine.state import (
     BLOCKS,
+    G_REST_AT,
     G_REST_HEAD,
+    G_REST_ROOM,
     G_REST_TAIL,
     G_TAKEN,
     HASHED,
     HINT_SHIFT,
+    NEVER,
     NOBODY,
     OLDEST,
     OPEN_MASK,
@@ -146,8 +149,10 @@ def taken(s: State, f: Fixed, client: int, address: int, pool: int, offset: int)
 def rests(s: State, f: Fixed, client: int, row: int, until: int) -> None:
     """The port of the five-tuple may be taken again at `until` (ns), which is never earlier than the last one's."""
     g = s.m
-    at = g[G_REST_TAIL] % (len(s.rest) // REST) * REST
+    at = (g[G_REST_TAIL] & (g[G_REST_ROOM] - 1)) * REST
     s.rest[at], s.rest[at + 1], s.rest[at + 2] = until, row, client
+    if g[G_REST_TAIL] == g[G_REST_HEAD]:
+        g[G_REST_AT] = until
     g[G_REST_TAIL] += 1
     s.m[f.resting_at + row // f.ports // f.destinations] += 1
 
@@ -155,8 +160,10 @@ def rests(s: State, f: Fixed, client: int, row: int, until: int) -> None:
 def rested(s: State, f: Fixed) -> None:
     """The port that has rested longest is free."""
     g = s.m
-    at = g[G_REST_HEAD] % (len(s.rest) // REST) * REST
+    room = g[G_REST_ROOM] - 1
+    at = (g[G_REST_HEAD] & room) * REST
     g[G_REST_HEAD] += 1
+    g[G_REST_AT] = s.rest[(g[G_REST_HEAD] & room) * REST] if g[G_REST_HEAD] < g[G_REST_TAIL] else NEVER
     s.m[f.resting_at + s.rest[at + 1] // f.ports // f.destinations] -= 1
     release(s, f, s.rest[at + 2], s.rest[at + 1])
 

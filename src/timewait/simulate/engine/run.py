@@ -13,7 +13,6 @@ import numpy as np
 from timewait.histogram import Sparse
 from timewait.simulate import limits
 from timewait.simulate.engine import build, hosts, memory, step
-from timewait.simulate.engine.arrivals import schedule_arrival
 from timewait.simulate.engine.state import (
     B_TIME_WAIT,
     BOX,
@@ -21,7 +20,7 @@ from timewait.simulate.engine.state import (
     COUNTERS,
     DROPS,
     G_BACK_HEAD,
-    G_BACK_TAIL,
+    G_BACK_ROOM,
     G_BACK_TAKEN,
     G_CONNECTING,
     G_EVENTS,
@@ -29,7 +28,7 @@ from timewait.simulate.engine.state import (
     G_OPEN,
     G_QUEUE,
     G_REST_HEAD,
-    G_REST_TAIL,
+    G_REST_ROOM,
     G_TAKEN,
     HEADS,
     LATENCY,
@@ -62,14 +61,14 @@ class Engine(NamedTuple):
 
     advance: Callable[..., int]
     gauge: Callable[..., None]
-    arrival: Callable[..., None]
+    begin: Callable[..., None]
     suffering: Callable[..., None]
 
 
 @cache
 def engine(compiled: bool) -> Engine:
     """Compiling takes a minute, the first time on a machine."""
-    plain = Engine(step.advance, step.gauge, schedule_arrival, hosts.suffering)
+    plain = Engine(step.advance, step.gauge, step.begin, hosts.suffering)
     if not compiled:
         return plain
     from timewait.simulate.engine.compiled import compiler
@@ -131,7 +130,7 @@ class _Player:
     def play(
         self, progress: Callable[[Progress], None] | None, stop: Callable[[], bool] | None, began: float
     ) -> None:
-        self.engine.arrival(self.state, self.handed, 0)
+        self.engine.begin(self.state, self.handed)
         duration, tick = build.ns(self.scenario.duration), build.ns(self.scenario.tick)
         at = 0
         while at < duration and not self.interrupted:
@@ -175,9 +174,9 @@ class _Player:
         if why == step.NO_SLOT:
             s = memory.with_slots(s, len(s.conns) // SLOT * 2)
         elif why == step.NO_ROOM:
-            s = s._replace(rest=memory.with_room(s.rest, s.m[G_REST_HEAD], s.m[G_REST_TAIL]))
+            s = s._replace(rest=memory.with_room(s.rest, s.m, G_REST_HEAD, G_REST_ROOM))
         else:
-            s = s._replace(back=memory.with_room(s.back, s.m[G_BACK_HEAD], s.m[G_BACK_TAIL]))
+            s = s._replace(back=memory.with_room(s.back, s.m, G_BACK_HEAD, G_BACK_ROOM))
         self.state = s if self.compiled else memory.plain(s)
 
     def _taken(self, at: int, size: int) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from timewait.simulate.engine.compiled import bare
 from timewait.simulate.engine.draws import Keys
 from timewait.tcp.knobs import Knobs
 from timewait.tcp.profiles import Rules
@@ -36,6 +37,9 @@ G_TAKEN = 20  # source ports taken, all addresses
 G_BACK_HEAD, G_BACK_TAIL = 21, 22  # the balancer's ports at rest
 G_BACK_TURN = 23  # connections the balancer opened
 G_BACK_TAKEN = 24
+G_OPENER = 16  # the client that opens the next connection, where that is drawn
+G_REST_AT, G_BACK_AT = 17, 25  # ns, when the first port at rest is free: NEVER
+G_REST_ROOM, G_BACK_ROOM = 30, 31  # how many ports at rest there is room for: powers of two
 G_QUEUE = 26  # most that waited in an accept queue since the last tick
 G_LINES = 27  # lines that were ever used
 G_LINE, G_LINE_AT = 28, 29  # the one whose first event comes next, and when that is
@@ -55,11 +59,12 @@ C_STARTED = 6  # ns, when its first SYN passed the gateway
 C_BASE = 7  # ns, what the times of the SYNs are counted from
 C_TRIES = 8  # SYNs sent
 C_NUMBER = 9  # the how manieth connection of the simulation
-C_OWN = 10  # destination << 16 | the client's own port
+C_OWN = 10  # destination << 16 | the client's own port, until it has an answer; then
+C_BACK = 10  # the balancer's port for it; NOBODY
 C_ISN = 11
 C_OFFSET = 12  # of its timestamps
 C_STATE = 13  # ANSWERED ... below; the sequence number of a RST above 16 bits
-C_BACK = 14  # the balancer's port for it; NOBODY
+C_CLOCK = 14  # us, the uptime of its client when the simulation began
 C_TRIP = 15  # ns, client to server and back
 SLOT = 16
 
@@ -105,6 +110,11 @@ class State(NamedTuple):
     active: Numbers  # slots whose bucket is up, in order
     rest: Numbers  # source ports at rest: a ring, in the order in which they become free
     back: Numbers  # the balancer's source ports at rest
+
+
+def addressed(s: State) -> State:
+    """The same for compiled code, see `bare`."""
+    return State(bare(s.m), bare(s.conns), bare(s.active), bare(s.rest), bare(s.back))
 
 
 B_TIME_WAIT, B_SWEPT, B_FREE_AT = 0, 1, 2  # TIME_WAITs; up to which ms they are swept; when the next accept() ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from timewait.simulate.engine.ahead import next_opener, next_rest
+from timewait.simulate.engine.arrivals import schedule_arrival
 from timewait.simulate.engine.connection import gives_up, opens, rst_arrives, sends_syn
 from timewait.simulate.engine.life import backend_rested, ends_now, joins, served
 from timewait.simulate.engine.lines import number_of, through
@@ -14,26 +15,30 @@ from timewait.simulate.engine.state import (
     C_WHEN,
     ENDS,
     G_ARRIVAL,
+    G_BACK_AT,
     G_BACK_HEAD,
+    G_BACK_ROOM,
     G_BACK_TAIL,
     G_EVENTS,
     G_FREE_SLOTS,
     G_LINE,
     G_LINE_AT,
     G_NOW,
+    G_REST_AT,
     G_REST_HEAD,
+    G_REST_ROOM,
     G_REST_TAIL,
     GIVE_UP,
     JOINS,
     NEVER,
     NOBODY,
-    REST,
     RST_ARRIVES,
     SERVED,
     SLOT,
     SYN_DUE,
     Fixed,
     State,
+    addressed,
 )
 from timewait.simulate.engine.wheel import happened, peek
 
@@ -46,19 +51,16 @@ def advance(s: State, f: Fixed, until: int, budget: int) -> int:
     NO_SLOT: more connections at once than there is room for, NO_ROOM and NO_BACK_ROOM: more ports at rest. The caller
     makes room and comes back; nothing is lost.
     """
-    g, resting, back_resting = s.m, len(s.rest) // REST, len(s.back) // REST
+    s = addressed(s)
+    g = s.m
     while budget > 0:
         if g[G_FREE_SLOTS] == 0:
             return NO_SLOT
-        if g[G_REST_TAIL] - g[G_REST_HEAD] >= resting:
+        if g[G_REST_TAIL] - g[G_REST_HEAD] >= g[G_REST_ROOM]:
             return NO_ROOM
-        if g[G_BACK_TAIL] - g[G_BACK_HEAD] >= back_resting:
+        if g[G_BACK_TAIL] - g[G_BACK_HEAD] >= g[G_BACK_ROOM]:
             return NO_BACK_ROOM
-        rest, back_rest = NEVER, NEVER
-        if g[G_REST_HEAD] < g[G_REST_TAIL]:
-            rest = s.rest[g[G_REST_HEAD] % resting * REST]
-        if g[G_BACK_HEAD] < g[G_BACK_TAIL]:
-            back_rest = s.back[g[G_BACK_HEAD] % back_resting * REST]
+        rest, back_rest = g[G_REST_AT], g[G_BACK_AT]
         first = min(until, rest, back_rest, g[G_ARRIVAL])
         lined = g[G_LINE_AT]
         slot = peek(s, f, f.width, min(first, lined))
@@ -111,7 +113,13 @@ def happens_now(s: State, f: Fixed, slot: int, at: int) -> None:
         gives_up(s, f, slot, at)
 
 
+def begin(s: State, f: Fixed) -> None:
+    """The first connection is on its way."""
+    schedule_arrival(addressed(s), f, 0)
+
+
 def gauge(s: State, f: Fixed, at: int) -> None:
     """All TIME_WAITs that ended up to `at` are taken off."""
+    s = addressed(s)
     for box in range(f.boxes + 2):
         sweep(s, f, box, millis(at))

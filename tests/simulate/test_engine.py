@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simulate import worlds
 from timewait.run import Cause
-from timewait.simulate.engine import build
+from timewait.simulate.engine import build, lines
 from timewait.simulate.engine import memory as engine_memory
 from timewait.simulate.engine.run import Progress, run_world
 from timewait.simulate.limits import WorldError, memory, refuse_if_too_large
@@ -102,6 +102,13 @@ def test_of_two_hosts_behind_one_address_the_slower_clock_is_locked_out() -> Non
     assert found.dropped()[rulebook.RECYCLE_OLD_TS] >= 2 * (total - 2)
     assert found.suffering.never == 1 - slower_first
     assert found.counted()["PAWSPassive"] == found.dropped()[rulebook.RECYCLE_OLD_TS]
+
+
+@pytest.mark.parametrize("name", ["recycle", "tuples come back"])
+def test_waits_in_line_happen_in_the_order_of_the_wheel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lined = played(worlds.ALL[name])
+    monkeypatch.setattr(lines, "MOST_LINES", 0)
+    same(played(worlds.ALL[name]), lined)
 
 
 def test_nobody_is_dropped_once_the_kernel_has_no_recycle_or_no_timestamps() -> None:

@@ -25,6 +25,7 @@ from timewait.balancer.listening import listen, release
 from timewait.balancer.statistics import Statistics, summed
 from timewait.balancer.timestamps import Stripped
 
+_GRACE = 1.0  # seconds
 _POLLED = 0.2  # seconds between two looks at a HAProxy that is to end
 
 
@@ -42,6 +43,7 @@ class HaproxyEngine:
         self._stripped = Stripped("haproxy")
         self._failure: asyncio.Future[str] | None = None
         self._stopping = False
+        self._drained = 0.0
 
     async def start(self, configuration: Configuration, rotations: Mapping[str, Rotation]) -> None:
         """Binds and starts. Raises BalancerError, and leaves nothing then."""
@@ -111,15 +113,19 @@ class HaproxyEngine:
         return summed(found)
 
     async def drain(self) -> None:
-        """Stops accepting. Kept connections end after their next answer, or when they have been idle for a moment."""
+        """Stops accepting. Kept connections end with their next answer."""
+        self._drained = asyncio.get_running_loop().time()
         if self._current is not None:
             self._retire(self._current)
             self._current = None
         self._release(set(self._sockets))
 
     async def remaining(self) -> int:
-        """Clients' connections."""
-        return await self._sum(lambda generation: generation.connections())
+        """Clients' connections; those that are kept and idle only for a second, in which a request that is on its way
+        arrives. HAProxy cannot be told to close just them, stop() will."""
+        if asyncio.get_running_loop().time() < self._drained + _GRACE:
+            return await self._sum(lambda generation: generation.connections())
+        return await self._sum(lambda generation: generation.streams())
 
     async def stop(self) -> None:
         """Kills every HAProxy."""

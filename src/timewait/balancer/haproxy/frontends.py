@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _L7 = (Protocol.HTTP, Protocol.HTTPS)
 _TLS = (Protocol.HTTPS, Protocol.TCP_SSL)
 IDLE = 900.0  # CLB's, at layer 4
+_LEAVING = "http-after-response set-header connection close if { stopping }"
 _LINE = len("GET  HTTP/1.1")  # what a request line has beside its target
 
 
@@ -32,7 +33,7 @@ def lines(listener: Listener, handed: Handed | None) -> list[str]:
     found += _admission(listener)
     if not http:
         return [*found, f"default_backend {backend(listener, listener.pool)}"]
-    found += [*_refusals(listener), *_believed(listener), *_counting(listener)]
+    found += [_LEAVING, *_refusals(listener), *_believed(listener), *_counting(listener)]
     names = {rule.pool: backend(listener, rule.pool) for rule in listener.rule}
     if not routes.is_plain(listener.rule):
         found += routes.preparation(listener.rule)

@@ -101,6 +101,11 @@ class Generation:
         """Clients' connections."""
         return await self._info("CurrConns")
 
+    async def streams(self) -> int:
+        """Requests and streams under way: connections that are kept and idle do not count."""
+        rows = counted.rows(await self.process.commands.ask("show stat"))
+        return sum(counted.number(row, "scur") for (_, server), row in rows.items() if server == "BACKEND")
+
     async def is_last(self) -> bool:
         """Whether our session is all that keeps it from ending (`Jobs`: listeners, connections, sessions)."""
         return await self._info("Jobs") <= 1

@@ -14,7 +14,6 @@ from timewait.balancer.config.model import Configuration, Engine, Listener, Prot
 from timewait.balancer.engine import Rotation
 from timewait.balancer.haproxy import backends, frontends
 from timewait.balancer.haproxy.routes import NOT_FOUND, SLASH
-from timewait.balancer.haproxy.words import time
 
 L7 = (Protocol.HTTP, Protocol.HTTPS)
 _MAXREWRITE = 1024  # HAProxy's default: room in the buffer for headers that are added
@@ -63,8 +62,9 @@ def _global(configuration: Configuration, listeners: list[Listener], handed: Han
     lines = [f"nbthread {configuration.workers}"] if configuration.workers else []
     if handed is not None:
         lines += [f"stats socket sockpair@{handed.commands} level admin", "stats timeout 24d"]
-    # Spread, because an idle connection that is closed at once may meet a request that is on its way already.
-    lines.append(f"close-spread-time {time(max(1.0, min(5.0, configuration.stop_timeout / 2)))}")
+    # Once told to stop, HAProxy itself would close kept connections, and reset those on which a request is arriving
+    # just then; so they are told with their next answer (frontends), and idle ones end by their timeout.
+    lines.append("close-spread-time infinite")
     limits = [one.limits for one in listeners if one.protocol in L7]
     if limits:
         lines.append(f"tune.bufsize {max(one.header_size for one in limits) + _MAXREWRITE}")

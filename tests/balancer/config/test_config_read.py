@@ -366,9 +366,10 @@ _SCALARS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from(["75s", "64k", "0.0.0.0:80", "app", "peer", "~(", "= /", "custom", "[::]:1", "\x00", "1" * 300]),
 )
-_KEYS = st.sampled_from(
-    ["schema", "engine", "workers", "listener", "pool", "name", "bind", "protocol", "client", "upstream", "rule", "target", "addr", "weight", "session", "health", "http", "custom", "limits", "tls", "certificate", "key", "real_ip", "trusted", "source", "close", "idle", "admin", "socket", "drain", "x"]
-)
+_KEYS = st.sampled_from(re.findall(r"\w+", """
+    schema engine workers listener pool name bind protocol client upstream rule target addr weight session health
+    http custom limits tls certificate key real_ip trusted source close idle admin socket drain x
+"""))  # fmt: skip
 _VALUES = st.recursive(
     _SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_KEYS, inner, max_size=5)),

@@ -209,7 +209,7 @@ _BLACKHOLE = """table inet blackhole {
 
 
 def _state(where: BalancerPlace, address: str) -> str:
-    rows = ask(where, "GET", "/v1/health")
+    rows = ask(where, "GET", "/v1/health")["targets"]
     return next(str(row["state"]) for row in rows if row["address"] == address)
 
 

@@ -106,34 +106,39 @@ def targets_change(engine: str, protocol: str) -> None:
         tell(found=found, refused=refused)
 
 
-def reloads_under_load(engine: str, protocol: str, times: int, closing: str) -> None:
+def reloads_under_load(engine: str, protocol: str, closing: str, times: int) -> None:
     """`times` reloads and as many changes of a target while a load runs: what it says of its requests."""
 
     def text(weight: int) -> str:
         targets = [{"addr": server(1), "weight": 10}, {"addr": server(2), "weight": weight}]
         return file_of(engine, [_listener(protocol)], [pool("app", *targets)])
 
-    words = ("--close", closing) if closing else ()
+    words = ("--rate", "300cps", "--close", closing) if closing else ("--rate", "400rps")
     with balanced(text(10), servers=3) as here:
-        load = here.load("-d", str(1.0 + 0.4 * times), "--rate", "400rps" if not closing else "400cps", *words)
-        wait_until(lambda: sum(_requests(here)) > 20 or not load.runs, "the load is under way")
+        load = here.load(*words)
+        wait_until(lambda: _taken(here) > 20, "the load is under way")
         for number in range(times):
             here.write(text(11 + number))
             here.api("POST", "/v1/reload", {})
             here.api("POST", "/v1/pools/app/targets", {"addr": server(3), "weight": 10})
             time.sleep(0.1)
             here.api("DELETE", _path(3))
-        in_time = load.runs
         here.write("this is no TOML")
         os.kill(here.process.pid, signal.SIGHUP)
         refused = _refused(here)
-        result = load.result()
-        tell(totals=result["totals"], errors=result["errors"], in_time=in_time, refused=refused,
-             still=len(here.asked(8)), process=here.process.running)  # fmt: skip
+        result = load.stopped()
+        tell(
+            totals=result["totals"],
+            errors=result["errors"],
+            refused=refused,
+            still=len(here.asked(8)),
+            process=here.process.running,
+        )
 
 
-def _requests(here: Balanced) -> list[int]:
-    return [one["requests"] + one["accepted"] for one in here.api("GET", "/v1/stats")["listeners"].values()]
+def _taken(here: Balanced) -> int:
+    listeners = here.api("GET", "/v1/stats")["listeners"].values()
+    return sum(int(one["requests"] + one["accepted"]) for one in listeners)
 
 
 def _refused(here: Balanced) -> str:
@@ -156,8 +161,8 @@ def health(engine: str, protocol: str) -> None:
         wait_until(lambda: len(here.asked(8)) == 2, "both targets are healthy")
         here.api("PUT", _path(1), {"weight": 0})
         wait_until(lambda: list(here.asked(4)) == ["server-2"], "weight 0")
-        probed = first.counts().accepted
-        wait_until(lambda: first.counts().accepted > probed, "a target of weight 0 is still checked")
+        passed = here.health(server(1))["passed"]
+        wait_until(lambda: here.health(server(1))["passed"] > passed, "a target of weight 0 is still checked")
         here.api("PUT", _path(1), {"weight": 10})
         second.stop()
         stopped = time.monotonic()

@@ -157,7 +157,7 @@ def told_to_target(engine: str, listener: dict[str, object], before: str = "", h
 
     whole = {"bind": [f"{FRONT}:80"], "name": "web", **listener}
     key, value = ("pool", "app") if whole["protocol"] == "tcp" else ("rule", [{"pool": "app"}])
-    nat = {"nat": "dnat"} if engine == "nftables" and "real_ip" in listener else {}
+    nat = {"nat": "dnat" if engine == "nftables" and "real_ip" in listener else "full"}
     text = file_of(engine, [{**whole, key: value}], [pool("app", server(1), **nat)])
     with balanced(servers=1, serve=()) as here, Server(behaviour, listener=listening(here[1], 80)):
         here.start(text)
@@ -173,4 +173,4 @@ def told_to_target(engine: str, listener: dict[str, object], before: str = "", h
             return
         finally:
             talk.reset()
-        tell(raw=raw.hex(), source=seen[-1], port=port)
+        tell(raw=raw.hex(), source=seen[-1], port=port, **nat)

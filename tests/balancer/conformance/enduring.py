@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Any
 
-from kit.balanced import Balanced, answering, balanced, file_of, http_listener, pool, server, tcp_listener, tell
+from kit.balanced import answering, balanced, file_of, http_listener, pool, server, tcp_listener, tell
 from kit.labs import wait_until
 
 HEALTH = {"enabled": True, "interval": "1s", "timeout": "500ms", "rise": 2, "fall": 2}
@@ -28,7 +28,7 @@ def slow_headers(engine: str, count: int) -> None:
             talk = here.connect()
             talk.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-")
             slow.append(talk.socket)
-        load = here.load("-d", "2", "-c", str(AT_ONCE))
+        load = here.load("-c", str(AT_ONCE), "-n", "3000")
         while load.runs:
             for one in slow[:: max(1, count // 50)]:
                 one.send(b"a")
@@ -58,22 +58,19 @@ def target_fails(engine: str, protocol: str, how: str) -> None:
         here.start(file_of(engine, [listener], [pool("app", server(1), server(2), health=HEALTH)]))
         wait_until(lambda: len(here.asked(8)) == 2, "both targets are healthy")
         closing = () if protocol == "http" else ("--close", "server")
-        load = here.load("-d", "6", "-c", str(AT_ONCE), "--timeout", "4", *closing)
+        load = here.load("-d", "60", "-c", str(AT_ONCE), "--timeout", "4", "--connect-timeout", "2", *closing)
         wait_until(lambda: first.counts().requests > 50 or not load.runs, "the load is under way")
         if how == "killed":
             os.kill(first.pid, signal.SIGKILL)
         else:
             here[1].run(["nft", "-f", "-"], input=BLACKHOLE)
-        _wait_until_unhealthy(here)
-        result = load.result()
+        wait_until(lambda: not here.healthy(server(1)), "the target is out of rotation")
         after = here.asked(8)
-        tell(totals=result["totals"], errors=result["errors"], after=after)
+        time.sleep(0.5)  # what went toward it just before has its time to fail
+        result = load.stopped()
+        tell(totals=result["totals"], errors=result["errors"], after=after, how=how)
 
 
 BLACKHOLE = """table inet blackhole {
   chain input { type filter hook input priority 0; iifname "eth0" drop; }
 }"""
-
-
-def _wait_until_unhealthy(here: Balanced) -> None:
-    wait_until(lambda: not here.healthy(server(1)), "the target is out of rotation")

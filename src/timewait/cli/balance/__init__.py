@@ -13,6 +13,11 @@ from typer.core import TyperGroup
 from timewait.cli import app
 
 RUN = "run"
+HELP = """Run a load balancer: layer 4 and layer 7, embedded, on HAProxy, or in the kernel.
+
+`timewait balance FILE` runs one, FILE --check tells what it would do and who closes first, --example prints a file to
+begin with; these are options of `run`. The other commands speak with one that runs.
+"""
 
 
 class _RunsFiles(TyperGroup):
@@ -26,7 +31,7 @@ class _RunsFiles(TyperGroup):
 
 balance = typer.Typer(
     cls=_RunsFiles,
-    help="The load balancer: layer 4 and layer 7, embedded, on HAProxy, or in the kernel.",
+    help=HELP,
     no_args_is_help=True,
     rich_markup_mode=None,
     subcommand_metavar="FILE|COMMAND ...",

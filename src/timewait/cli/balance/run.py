@@ -11,6 +11,7 @@ import typer
 
 from timewait.cli import USAGE
 from timewait.cli.balance import balance
+from timewait.cli.pipes import quiet_pipe
 
 if TYPE_CHECKING:
     from timewait.balancer.config.model import Configuration
@@ -42,7 +43,7 @@ def run(
     if example:
         from timewait.balancer.config.show import example as text
 
-        print(text(), end="")
+        _print(text())
         return
     if not file:
         _refuse("no FILE; `timewait balance --example` prints one to begin with")
@@ -56,11 +57,16 @@ def run(
     for warning in reading.warnings:
         print(f"timewait: warning: {warning}", file=sys.stderr)
     if check:
-        print(_checked(reading.configuration), end="")
+        _print(_checked(reading.configuration))
     elif print_:
-        print(_generated(reading.configuration), end="")
+        _print(_generated(reading.configuration))
     else:
         sys.exit(_run(reading.configuration, file))
+
+
+def _print(text: str) -> None:
+    with quiet_pipe():
+        print(text, end="")
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -136,4 +142,5 @@ def _say(line: str) -> None:
 
 
 def _ready(line: str) -> None:
-    print(line, flush=True)
+    with quiet_pipe():
+        print(line)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from timewait.observe.watcher import Watcher
 
 _SHARE = 0.02  # of one core, at most, for counting TIME_WAIT
+_LONGEST = 3.0  # seconds that count may be old, however dear it is
 _FAR, _NEAR = 10.0, 1.0  # seconds: a rate is measured over at most, and looks kept are at least so far apart
 
 
@@ -168,7 +169,7 @@ class Lookout:
                 self._table = self._table or SockDiag()
                 every = sorted({port for some in ports.values() for port in some})
                 self._resting = self._table.by_local_port(every, frozenset({State.TIME_WAIT}))
-                self._count_again = now + (time.thread_time() - begun) / _SHARE
+                self._count_again = now + min((time.thread_time() - begun) / _SHARE, _LONGEST)
             kernel.time_wait = {name: sum(self._resting.get(p, 0) for p in some) for name, some in ports.items()}
         except NetlinkError as problem:
             if str(problem) not in kernel.unreadable:

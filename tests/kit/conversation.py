@@ -29,7 +29,7 @@ class Conversation:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.settimeout(PATIENCE)
         self.sock.connect(address)
-        self.held = b""
+        self.held = bytearray()
 
     def say(self, data: bytes) -> Self:
         """Sends."""
@@ -59,7 +59,7 @@ class Conversation:
         return Answer(status, headers, body, head + body)
 
     def _chunked(self, status: int, headers: dict[str, str], head: bytes) -> Answer:
-        raw, body = head, b""
+        raw, body = bytearray(head), bytearray()
         while True:
             line = self.until(b"\r\n")
             size = int(line, 16)
@@ -67,7 +67,8 @@ class Conversation:
                 trailers = b""
                 while (field := self.until(b"\r\n")) != b"\r\n":
                     trailers += field
-                return Answer(status, headers, body, raw + line + trailers + b"\r\n", trailers)
+                raw += line + trailers + b"\r\n"
+                return Answer(status, headers, bytes(body), bytes(raw), trailers)
             chunk = self.exactly(size + 2)
             body += chunk[:-2]
             raw += line + chunk
@@ -76,15 +77,17 @@ class Conversation:
         """Reads up to and with `end`."""
         while end not in self.held:
             self._more()
-        cut = self.held.index(end) + len(end)
-        found, self.held = self.held[:cut], self.held[cut:]
-        return found
+        return self._cut(self.held.index(end) + len(end))
 
     def exactly(self, size: int) -> bytes:
         """Reads so many bytes."""
         while len(self.held) < size:
             self._more()
-        found, self.held = self.held[:size], self.held[size:]
+        return self._cut(size)
+
+    def _cut(self, size: int) -> bytes:
+        found = bytes(self.held[:size])
+        del self.held[:size]
         return found
 
     def rest(self) -> bytes:
@@ -93,13 +96,12 @@ class Conversation:
             while True:
                 self._more()
         except EOFError:
-            found, self.held = self.held, b""
-            return found
+            return self._cut(len(self.held))
 
     def _more(self) -> None:
         data = self.sock.recv(65536)
         if not data:
-            raise EOFError(f"the connection ended after {self.held!r}")
+            raise EOFError(f"the connection ended after {bytes(self.held)!r}")
         self.held += data
 
     def ends(self) -> bool:

@@ -98,6 +98,15 @@ class OneWorker:
         os.write(self._wake[1], b"x")
         assert done.wait(10)
 
+    def cut(self, address: str, then: Then) -> None:
+        """Ends what is open toward a target of pool "app"."""
+
+        def cut() -> None:
+            for connection in list(self.worker.pools["app"].targets[address].connections):
+                connection.cut(then)
+
+        self.do(cut)
+
     def until(self, condition: Callable[[], object]) -> None:
         """Waits for what must come true soon."""
         deadline = time.monotonic() + 10

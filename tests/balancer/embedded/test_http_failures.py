@@ -20,7 +20,7 @@ POST = b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello"
 ALWAYS = UpstreamSide(reuse=Reuse.ALWAYS)
 
 
-def nobody(free_port: object) -> str:
+def nobody() -> str:
     """An address where connections are refused."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -31,7 +31,7 @@ def nobody(free_port: object) -> str:
 
 
 def test_nobody_there_is_502_and_the_clients_connection_stays() -> None:
-    with OneWorker(listener(), pool(nobody(None))) as worker, Conversation(worker.address) as client:
+    with OneWorker(listener(), pool(nobody())) as worker, Conversation(worker.address) as client:
         for _ in range(3):
             answer = client.ask(GET)
             assert (answer.status, answer.headers["connection"]) == (502, "keep-alive")
@@ -48,7 +48,7 @@ def test_every_target_out_of_rotation_is_503() -> None:
 @pytest.mark.parametrize("request_", [GET, POST])
 def test_what_was_never_connected_is_tried_elsewhere_whatever_the_method(request_: bytes) -> None:
     with Server(behaviours.well) as server:
-        addresses = nobody(None), server.authority
+        addresses = nobody(), server.authority
         with OneWorker(listener(), pool(*addresses)) as worker, Conversation(worker.address) as client:
             assert {client.ask(request_).status for _ in range(6)} == {200}
     assert worker.statistics.retried == worker.target(0).refused > 0
@@ -290,7 +290,7 @@ def test_a_client_that_ends_in_the_middle_of_a_body() -> None:
 
 def test_a_client_that_never_reads_costs_one_read_and_then_its_connection() -> None:
     size = 64 << 20
-    sent = []
+    sent: list[int] = []
 
     def behaviour(peer: Peer) -> None:
         peer.request()
@@ -366,26 +366,28 @@ def test_draining() -> None:
 
 @pytest.mark.parametrize("then", list(Then))
 def test_a_target_that_is_cut_off_has_its_requests_sent_elsewhere(then: Then) -> None:
-    with Server(behaviours.stalls_before_answer) as stalled, Server(behaviours.well) as well:
-        with OneWorker(listener(), pool(stalled.authority, well.authority)) as worker:
-            state = worker.worker.pools["app"].targets[stalled.authority]
-            rotation = Rotation("app", ((stalled.authority, 0), (well.authority, 10)))
-            clients = [Conversation(worker.address).say(GET) for _ in range(2)]
-            worker.until(lambda: worker.target(0).active == 1)
-            worker.do(lambda: worker.worker.rotate(rotation))
-            worker.do(lambda: [connection.cut(then) for connection in list(state.connections)])
-            if then is not Then.LEAVE:
-                assert [client.answer().status for client in clients] == [200, 200]
-            assert worker.target(0).active == (then is Then.LEAVE)
-            for client in clients:
-                client.sock.close()
+    with (
+        Server(behaviours.stalls_before_answer) as stalled,
+        Server(behaviours.well) as well,
+        OneWorker(listener(), pool(stalled.authority, well.authority)) as worker,
+    ):
+        rotation = Rotation("app", ((stalled.authority, 0), (well.authority, 10)))
+        clients = [Conversation(worker.address).say(GET) for _ in range(2)]
+        worker.until(lambda: worker.target(0).active == 1)
+        worker.do(lambda: worker.worker.rotate(rotation))
+        worker.cut(stalled.authority, then)
+        if then is not Then.LEAVE:
+            assert [client.answer().status for client in clients] == [200, 200]
+        assert worker.target(0).active == (then is Then.LEAVE)
+        for client in clients:
+            client.sock.close()
 
 
 def test_a_target_killed_under_load_costs_no_idempotent_request() -> None:
     """Its connections end with a reset and its port refuses; every request still has its answer."""
     with Server(behaviours.well) as stays:
         dies = Server(behaviours.well).__enter__()
-        settings = listener(upstream=UpstreamSide(reuse=Reuse.ALWAYS, retries=2))
+        settings = listener(upstream=UpstreamSide(reuse=Reuse.ALWAYS, retries=2, idle=0.3))
         with OneWorker(settings, pool(dies.authority, stays.authority)) as worker:
             statuses: list[int] = []
 

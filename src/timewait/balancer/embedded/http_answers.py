@@ -197,7 +197,7 @@ class Answers(Core):
         self.first = self.loop.now
         self.reply, self.status = reply, reply.status
         rest, self.upstream.inbox = self.upstream.inbox, b""
-        OpenTunnel(self, self.upstream).begin(reply.kept + rest)
+        OpenTunnel(self, self.upstream).begin(reply.kept, rest)
 
     def _pass_on(self, data: bytes, before: bytes) -> None:
         """A part of the answer's body, and what is to be sent before it."""

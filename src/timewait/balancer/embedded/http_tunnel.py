@@ -78,8 +78,8 @@ class OpenTunnel:
         self.deadline = self.loop.now + self.seconds
         self._turning = False
 
-    def begin(self, data: bytes) -> None:
-        """Takes both connections over; `data` is what the client is to get first."""
+    def begin(self, head: bytes, data: bytes) -> None:
+        """Takes both connections over; the client gets the head of the answer, and `data` that came behind it."""
         client, upstream = self._client, self.upstream
         client.phase = TUNNEL
         target = client.target
@@ -95,7 +95,8 @@ class OpenTunnel:
         loop.change(client.fd, READ_AND_WRITE)
         loop.change(upstream.fd, READ_AND_WRITE)
         self.up.rest, client.inbox = client.inbox, b""
-        self.down.rest = data if not client.outbox else b"".join((client.outbox, data))
+        self.down.rest = b"".join((client.outbox, head, data))
+        self.down.passed = len(data) - len(self.down.rest)  # heads do not count
         client.outbox = b""
         self.up.readable = client.readable = True
         self.up.sure = self.up.sure or client.half_closed

@@ -60,7 +60,7 @@ def test_what_is_not_written_for_good_reason_stands_as_a_comment() -> None:
             'keepalive = "10s"  # default "75s"; 0: closes after each answer',
         ),
         (file(top='engine = "haproxy"'), 'reuse = "safe"  # http-reuse'),
-        (file(top='engine = "haproxy"'), "max_requests = 0  # no effect on haproxy"),
+        (file(top='engine = "haproxy"'), 'close_wait = "1s"  # no effect on haproxy'),
         (tcp(top='engine = "nftables"'), 'header_timeout = "60s"  # no effect with tcp'),
         (tcp(top='engine = "nftables"'), 'connect_timeout = "4s"  # no effect on nftables'),
         (tcp(top='engine = "nftables"'), 'scheduler = "wrr"  # numgen inc, by connection'),

@@ -46,7 +46,7 @@ _FILE = (
     Row(
         "user",
         "workers become it once everything is bound; this program itself keeps its rights, for reloads",
-        "`user`, once everything is bound",
+        "HAProxy is started as this user, with sockets that are bound already",
         Refused("no process forwards, and the one that changes the rules must keep its rights"),
     ),
     Row(
@@ -55,7 +55,7 @@ _FILE = (
         Refused("HAProxy writes its own log, to syslog"),
         NO_REQUESTS,
     ),
-    Row("stop_timeout", YES, "hard-stop-after", "conntrack's entries are awaited that long"),
+    Row("stop_timeout", YES, YES, "TCP connections of conntrack are waited for"),
     Row("admin.socket", SUPERVISOR, SUPERVISOR, SUPERVISOR),
     Row("admin.metrics", SUPERVISOR, SUPERVISOR, SUPERVISOR),
 )
@@ -74,7 +74,7 @@ _LISTENER = (
     Row("listener.protocol", YES, "mode http, bind ssl", NO_TLS, value=Protocol.HTTPS),
     Row("listener.protocol", YES, "mode tcp, bind ssl", NO_TLS, value=Protocol.TCP_SSL),
     Row("listener.name", YES, YES, YES),
-    Row("listener.bind", YES, "bind", "the destination in a rule; packets to it are rewritten"),
+    Row("listener.bind", YES, "bind", "packets to it are rewritten"),
     Row(
         "listener.bind",
         YES,
@@ -87,23 +87,23 @@ _LISTENER = (
     Row("listener.backlog", "listen(2)", "backlog", NO_SOCKET, protocols=STREAMS),
     Row(
         "listener.max_conn",
-        "-1: no limit; more are reset",
-        "maxconn, -1: no limit; more wait in the backlog",
+        "-1: no limit; more are closed at once",
+        "reject if fe_conn gt, -1: no limit; more are closed at once",
         "ct count over, -1: no limit; more are reset",
     ),
     Row(
         "listener.max_cps",
-        "-1: no limit; more are reset",
-        "rate-limit sessions, -1: no limit; more wait in the backlog",
+        "-1: no limit; more are closed at once",
+        "reject if fe_sess_rate ge, -1: no limit; more are closed at once",
         "limit rate over, -1: no limit; more are reset",
     ),
     Row("listener.timestamps", YES, YES, YES, value="keep"),
     Row("listener.timestamps", WITH_CAP, WITH_CAP, "a rule of its ruleset", value="strip", protocols=STREAMS),
     Row("listener.upgrade", YES, YES, YES, value="tunnel"),
-    Row("listener.upgrade", "403", "http-request deny", NO_REQUESTS, value="refuse", protocols=L7),
-    Row("listener.connect", "405", "http-request deny", "", value="refuse"),
+    Row("listener.upgrade", "403", "http-request deny: 403", NO_REQUESTS, value="refuse", protocols=L7),
+    Row("listener.connect", "405", "http-request deny: 405", YES, value="refuse"),
     Row("listener.connect", YES, YES, NO_REQUESTS, value="tunnel", protocols=L7),
-    Row("listener.pool", YES, "default_backend", "the map of a rule"),
+    Row("listener.pool", YES, YES, YES),
     Row("listener.tls.certificate.certificate", "chosen by server name", "crt", NO_TLS, protocols=TLS),
     Row("listener.tls.certificate.key", YES, "crt, in one file with its certificate", NO_TLS, protocols=TLS),
     Row("listener.tls.min_version", YES, "ssl-min-ver", NO_TLS, protocols=TLS),
@@ -123,7 +123,7 @@ _CLIENT = (
     Row(
         "listener.client.max_requests",
         YES,
-        Refused("HAProxy 2.6 does not count the requests of a connection"),
+        "counted in a variable of the connection",
         NO_REQUESTS,
         protocols=L7,
     ),
@@ -176,7 +176,7 @@ _UPSTREAM = (
     Row(
         "listener.upstream.keepalive",
         "false: a connection for each request",
-        "false: option http-server-close",
+        "false: option http-server-close and http-reuse never",
         NO_REQUESTS,
         protocols=L7,
     ),
@@ -211,7 +211,7 @@ _UPSTREAM = (
     Row(
         "listener.upstream.retries",
         "on another target, where nothing was answered and the method allows it",
-        "retries, option redispatch, retry-on",
+        "retries, option redispatch 1, retry-on conn-failure empty-response",
         Refused("the kernel passes SYNs on and tries nothing again"),
         protocols=STREAMS,
     ),
@@ -233,7 +233,7 @@ _UPSTREAM = (
     Row(
         "listener.upstream.close",
         "asks for `Connection: close` and waits for the target's FIN",
-        "option http-server-close",
+        "option http-server-close, without pretend-keepalive",
         PASSES_FIN,
         value="peer",
         protocols=STREAMS,
@@ -241,8 +241,8 @@ _UPSTREAM = (
     Row(
         "listener.upstream.source",
         "bind(2) with IP_BIND_ADDRESS_NO_PORT: a port is used once for each target, not once in all",
-        "source; with ports, on the server's line",
-        "snat to",
+        "source, a line for each server and address",
+        "snat to, in turn; without any: masquerade",
     ),
     Row(
         "listener.upstream.source",
@@ -255,7 +255,7 @@ _UPSTREAM = (
 )
 
 _REAL_IP = (
-    Row("listener.real_ip.mode", "X-Forwarded-For, X-Forwarded-Proto", "option forwardfor", NO_REQUESTS, value="xff"),
+    Row("listener.real_ip.mode", "X-Forwarded-For, X-Forwarded-Proto", "set-header", NO_REQUESTS, value="xff"),
     Row("listener.real_ip.mode", YES, "send-proxy", NO_SOCKET, value="proxy_v1", protocols=STREAMS),
     Row("listener.real_ip.mode", YES, "send-proxy-v2", NO_SOCKET, value="proxy_v2", protocols=STREAMS),
     Row(
@@ -279,7 +279,7 @@ _REAL_IP = (
 )
 
 _LIMITS = (
-    Row("listener.limits.request_line", "414", "http-request deny: 414", NO_REQUESTS, protocols=L7),
+    Row("listener.limits.request_line", "414", "http-request return: 414", NO_REQUESTS, protocols=L7),
     Row("listener.limits.header_size", "431", "tune.bufsize: 400", NO_REQUESTS, protocols=L7),
     Row("listener.limits.header_count", "431", "tune.http.maxhdr: 400", NO_REQUESTS, protocols=L7),
     *(
@@ -314,7 +314,7 @@ _POOL = (
         Refused("a rule does not know how many connections a target has"),
         value="least_conn",
     ),
-    Row("pool.scheduler", YES, "balance source", "jhash ip saddr", value="ip_hash"),
+    Row("pool.scheduler", YES, "balance source, hash-type consistent", "jhash ip saddr", value="ip_hash"),
     Row("pool.nat", YES, YES, "dnat and snat", value="full"),
     Row(
         "pool.nat",
@@ -323,11 +323,11 @@ _POOL = (
         "dnat alone: the target sees the client and must route back through this machine",
         value="dnat",
     ),
-    Row("pool.session.type", "a table of addresses", "stick-table type ip", "a set with timeouts", value="source_ip"),
+    Row("pool.session.type", "a table of addresses", "stick-table type ip", "a map with timeouts", value="source_ip"),
     Row("pool.session.type", YES, "cookie insert indirect nocache", NO_REQUESTS, value="cookie_insert"),
-    Row("pool.session.ttl", YES, "expire of the stick-table, maxlife of the cookie", "timeout of the set"),
+    Row("pool.session.ttl", YES, "expire of the stick-table, maxidle of the cookie", "timeout of the map"),
     Row("pool.session.cookie", YES, YES, NO_REQUESTS),
-    Row("pool.all_down", YES, YES, "reject with tcp reset"),
+    Row("pool.all_down", YES, YES, "new connections are reset"),
     Row("pool.drain.timeout", YES, YES, YES),
     Row("pool.drain.then", YES, SHUTDOWN, "the entries leave conntrack, and packets meet a reset", value="rst"),
     Row(

@@ -116,7 +116,8 @@ def _http_targets(listener: Listener) -> list[str]:
     kept = f"kept for up to {duration_text(upstream.idle)} between requests" if upstream.keepalive else ""
     life = f"connections are {kept}" if kept else "a connection for each request"
     if upstream.close is UpstreamClose.RST:
-        return [f"{life}, ended with a reset after a whole answer. TIME_WAIT stands nowhere.", _at_once(listener)]
+        ends = f"{life}, ended with a reset after a whole answer: TIME_WAIT stands nowhere."
+        return [ends, _at_once(listener), "A target that closes first keeps TIME_WAIT itself."]
     return [f"{life}, and the balancer closes first, with a FIN.", *_walls(listener)]
 
 

@@ -1,7 +1,7 @@
 # `make demo` and `make test` work on a fresh Debian or Ubuntu with Python 3.11 or later; they fetch what they need.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs docs-claims docs-simulate docs-peers lock clean
+.PHONY: help demo test lint format bench docs docs-claims docs-simulate docs-peers docs-http lock clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 export PYTHON
@@ -15,6 +15,7 @@ help:
 	@echo "make docs-peers  writes docs/peers.md again: what peers say when connections fail; minutes"
 	@echo "make docs-claims writes docs/claims.md again: every claim as an experiment; forty minutes"
 	@echo "make docs-simulate writes docs/simulate.md again: simulations held against the lab; three minutes"
+	@echo "make docs-http   writes docs/http-differences.md again: the same bytes to us, HAProxy and nginx; seconds"
 	@echo "make lock        requirements*.lock from pyproject.toml"
 
 demo:
@@ -65,6 +66,12 @@ docs-simulate:
 	@scripts/setup dev
 	@scripts/peers
 	@$(BIN)/python scripts/simulate_page.py $(ARGS)
+
+# What this balancer, HAProxy and nginx make of the same bytes.
+docs-http:
+	@scripts/setup dev
+	@scripts/peers
+	@$(BIN)/python scripts/http_differences.py
 
 lock:
 	@scripts/lock

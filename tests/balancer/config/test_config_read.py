@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.config.texts import RULE, TARGET, file, inline, tcp
@@ -55,11 +55,13 @@ def test_units() -> None:
     assert (limits.request_line, limits.header_size, limits.body_size) == (65536, 65536, 1 << 30)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.floats(0, 1e6), st.integers(0, 10_000_000).map(lambda ms: ms / 1000)))
 def test_durations_are_read_as_they_are_written(seconds: float) -> None:
     assert units.seconds(units.duration_text(seconds)) == seconds
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 40))
 def test_sizes_are_read_as_they_are_written(size: int) -> None:
     assert units.size(units.size_text(size)) == size
@@ -387,16 +389,19 @@ def survives(text: str) -> Configuration | None:
         return None
 
 
+@settings(deadline=None)
 @given(st.dictionaries(_KEYS, _VALUES, max_size=6))
 def test_values_in_wrong_places_are_refused_with_words(table: dict[str, object]) -> None:
     survives("".join(f"{key} = {inline(value)}\n" for key, value in table.items()))
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_refused_with_words(text: str) -> None:
     survives(text)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_file_with_a_piece_changed_is_read_or_refused_with_words(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([file(), tcp(), file(top='engine = "nftables"', pool='nat = "dnat"')]))

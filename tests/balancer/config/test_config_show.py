@@ -142,7 +142,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return {"engine": engine, **top, "listener": [listener], "pool": [pool]}
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(documents())
 def test_what_is_printed_reads_back_the_same(table: dict[str, Any]) -> None:
     """Of the files that are refused, what is refused is left out until the rest can be run."""

@@ -17,11 +17,23 @@ NOTHING = memoryview(b"")
 class Flow:
     """What comes from `source` goes to `sink`. Events are edge-triggered: what was not read is remembered here."""
 
-    __slots__ = ("ended", "loop", "patience", "pending", "records", "recv", "relay", "send", "stopped", "total")
+    __slots__ = (
+        "ended",
+        "loop",
+        "patience",
+        "pending",
+        "records",
+        "recv",
+        "relay",
+        "send",
+        "stopped",
+        "total",
+        "upward",
+    )
 
-    def __init__(self, relay: Relay, source: Any, sink: Any, patience: float) -> None:
-        """`patience`: seconds the sink may take nothing at all."""
-        self.relay, self.loop, self.patience = relay, relay.loop, patience
+    def __init__(self, relay: Relay, source: Any, sink: Any, patience: float, upward: bool) -> None:
+        """`patience`: seconds the sink may take nothing at all; `upward`: from the client to the target."""
+        self.relay, self.loop, self.patience, self.upward = relay, relay.loop, patience, upward
         self.recv, self.send = source.recv, sink.send
         # A TLS socket gives and takes a record at a time, so that a short read or write says nothing.
         self.records = type(source) is ssl.SSLSocket or type(sink) is ssl.SSLSocket

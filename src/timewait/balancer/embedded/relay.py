@@ -28,7 +28,7 @@ from typing import Any
 from timewait.balancer.config.model import ClientClose, RealIpMode, Then, UpstreamClose
 from timewait.balancer.embedded import closing, proxy_protocol
 from timewait.balancer.embedded.access_log import Record
-from timewait.balancer.embedded.flow import Flow
+from timewait.balancer.embedded.flow import NOTHING, Flow
 from timewait.balancer.embedded.loop import READ_AND_WRITE
 from timewait.balancer.embedded.state import ListenerState, PoolState, TargetState
 
@@ -82,6 +82,8 @@ class Relay:
         self.idle = IDLE if listener.config.client.idle is None else listener.config.client.idle
         self.started, self.connected_at = self.loop.now, 0.0
         self.tried: list[str] = []
+        self.up: Flow = GONE
+        self.down: Flow = GONE
         self.client_how = self.target_how = ""  # who was the first to close, once our FIN went out
         self.broken = False  # the target was reset, and is still read
 
@@ -135,8 +137,8 @@ class Relay:
         self.target.statistics.connected += 1
         self.target.statistics.requests += 1
         self.deadline = self.loop.now + self.idle
-        self.up = Flow(self, self.client, self.upstream, self.listener.config.upstream.send_timeout)
-        self.down = Flow(self, self.upstream, self.client, self.listener.config.client.send_timeout)
+        self.up = Flow(self, self.client, self.upstream, self.listener.config.upstream.send_timeout, True)
+        self.down = Flow(self, self.upstream, self.client, self.listener.config.client.send_timeout, False)
         self.loop.hand_over(self.upstream.fileno(), self._target_ready)
         self.loop.watch(self.client.fileno(), READ_AND_WRITE, self._client_ready)  # tells what came meanwhile
         self.up.send_first(self._header() + self.initial)
@@ -193,7 +195,7 @@ class Relay:
 
     def moved(self, flow: Flow, size: int) -> None:
         """So many bytes were taken by the receiver."""
-        if flow is self.up:
+        if flow.upward:
             self.listener.statistics.bytes_in += size
             self.target.statistics.bytes_out += size
         else:
@@ -208,7 +210,7 @@ class Relay:
             self.lost(flow, source=True)
         elif self.up.ended and self.down.ended:
             self._finish()
-        elif flow is self.up:
+        elif flow.upward:
             self.target_how = closing.shut(self.upstream)
         elif self.listener.config.client.close is ClientClose.FIN:
             self.client_how = closing.shut(self.client)
@@ -235,9 +237,9 @@ class Relay:
 
     def lost(self, flow: Flow, *, source: bool) -> None:
         """A socket failed: its peer reset it, or does not answer any more. The other side is reset."""
-        if (flow is self.up) is source:
+        if flow.upward is source:
             self._pass_reset(self.client, self.upstream)
-        elif flow is self.down:
+        elif not flow.upward:
             self._pass_reset(self.upstream, self.client)
         elif not self.broken:  # the target takes nothing; what it has sent before is still passed on
             self.broken = True
@@ -320,13 +322,14 @@ class Relay:
     def _client_gone(self, how: str) -> None:
         self.client_how = how
         self._log("")
+        self.up = self.down = GONE  # they refer to this object, and would keep it and each other
         self.listener.release()
 
     def _log(self, reason: str) -> None:
         log = self.listener.worker.log
         if log is None:
             return
-        now, up, down = self.loop.now, getattr(self, "up", None), getattr(self, "down", None)
+        now = self.loop.now
         record = Record(
             time=time.time(),
             listener=self.listener.config.name,
@@ -336,8 +339,8 @@ class Relay:
             made_by="balancer" if reason else "target",
             target=self.tried[-1] if self.tried else "",
             retries=max(0, len(self.tried) - 1),
-            bytes_in=up.total if up else 0,
-            bytes_out=down.total if down else 0,
+            bytes_in=self.up.total,
+            bytes_out=self.down.total,
             seconds=round(now - self.started, 6),
             connect_seconds=round(self.connected_at - self.started, 6) if self.connected_at else 0.0,
             closed_by=self.client_how,
@@ -345,6 +348,15 @@ class Relay:
         log.write(record)
 
 
+class _Gone:
+    """Stands for the flows of a connection that is over."""
+
+    ended = stopped = True
+    pending = NOTHING
+    total = 0
+
+
+GONE: Any = _Gone()
 _FAILURES = {errno.ECONNREFUSED: "refused", errno.ETIMEDOUT: "timed_out", errno.EADDRNOTAVAIL: "no_port"}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -383,12 +385,29 @@ def test_a_target_that_is_cut_off_has_its_requests_sent_elsewhere(then: Then) ->
             client.sock.close()
 
 
+MORTAL = """
+import asyncio
+async def serve(reader, writer):
+    while await reader.readuntil(b"\\r\\n\\r\\n"):
+        writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello")
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
 def test_a_target_killed_under_load_costs_no_idempotent_request() -> None:
-    """Its connections end with a reset and its port refuses; every request still has its answer."""
-    with Server(behaviours.well) as stays:
-        dies = Server(behaviours.well).__enter__()
-        settings = listener(upstream=UpstreamSide(reuse=Reuse.ALWAYS, retries=2, idle=0.3))
-        with OneWorker(settings, pool(dies.authority, stays.authority)) as worker:
+    """Its connections end with a FIN or a reset, its port refuses; every request still has its answer."""
+    settings = listener(upstream=UpstreamSide(reuse=Reuse.ALWAYS, retries=2))
+    with (
+        Server(behaviours.well) as stays,
+        subprocess.Popen([sys.executable, "-c", MORTAL], stdout=subprocess.PIPE, text=True) as mortal,
+    ):
+        assert mortal.stdout is not None
+        dies = f"127.0.0.1:{int(mortal.stdout.readline())}"
+        with OneWorker(settings, pool(dies, stays.authority)) as worker:
             statuses: list[int] = []
             dead = threading.Event()
 
@@ -403,7 +422,8 @@ def test_a_target_killed_under_load_costs_no_idempotent_request() -> None:
             for thread in threads:
                 thread.start()
             worker.until(lambda: len(statuses) > 100)
-            dies.__exit__(None, None, None)
+            mortal.kill()
+            mortal.wait()
             dead.set()
             for thread in threads:
                 thread.join(20)

@@ -79,7 +79,7 @@ class Result:
 async def _all(cases: Mapping[str, bytes], folder: Path) -> Result:
     result, gate = Result(cases), asyncio.Semaphore(AT_ONCE)
     recorders = [Recorder() for _ in FRONTS]
-    targets = [await asyncio.start_server(each.serve, "127.0.0.1", 0, backlog=1024) for each in recorders]
+    targets = [await asyncio.start_server(each.accept, "127.0.0.1", 0, backlog=1024) for each in recorders]
     sent_as: dict[tuple[str, int], list[int]] = {}
 
     async def one(front: int, port: int, case: int, name: str, data: bytes) -> None:
@@ -99,6 +99,7 @@ async def _all(cases: Mapping[str, bytes], folder: Path) -> Result:
         for target in targets:
             target.close()
     for front, recorder in enumerate(recorders):
+        await asyncio.wait_for(recorder.ended(), PATIENCE)
         for case, name in enumerate(cases):
             seen = recorder.seen.pop(source(front, case), [])
             result.outcomes[name][FRONTS[front]] = Outcome(sent_as[name, front], seen)

@@ -31,9 +31,19 @@ class Recorder:
 
     def __init__(self) -> None:
         self.seen: dict[str, list[Seen]] = {}
+        self._serving: set[asyncio.Task[None]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection from a balancer."""
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def ended(self) -> None:
+        """Returns once every connection's end was seen; the balancer is gone."""
+        await asyncio.gather(*self._serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection, raw, tag = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20), bytearray(), ""
         try:
             while True:

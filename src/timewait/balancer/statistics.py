@@ -74,12 +74,13 @@ _Counts = TypeVar("_Counts", bound=msgspec.Struct)
 
 
 def summed(parts: Iterable[Statistics]) -> Statistics:
-    """Of workers, or of engines: everything that has the same name added up."""
+    """Of workers, or of engines: everything that has the same name added up. The parts stay as they are."""
     whole = Statistics()
     for part in parts:
         _add_by_name(whole.listeners, part.listeners)
         _add_by_name(whole.targets, part.targets)
         whole.unknown = tuple(dict.fromkeys(whole.unknown + part.unknown))
+        whole.log_lost += part.log_lost
     return whole
 
 

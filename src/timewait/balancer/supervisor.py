@@ -122,6 +122,7 @@ class Supervisor:
             listeners=counted.listeners,
             targets=counted.targets,
             unknown=list(counted.unknown),
+            log_lost=counted.log_lost,
             health=self.health(),
             kernel=kernel,
             stopping=self.stopping,

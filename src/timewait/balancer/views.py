@@ -64,6 +64,7 @@ class Stats(msgspec.Struct, kw_only=True):
     listeners: dict[str, ListenerStatistics]
     targets: dict[str, TargetStatistics]
     unknown: list[str] = []  # what an engine cannot count
+    log_lost: int = 0  # lines of the access log that could not be written
     health: list[TargetHealth] = []
     kernel: Kernel = msgspec.field(default_factory=Kernel)
     stopping: bool = False

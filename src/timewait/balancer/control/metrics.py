@@ -62,6 +62,8 @@ class _Collected:
         yield from _split("target", _TARGET, targets)
         yield from _health(stats)
         yield from _kernel(stats)
+        meaning = "lines of the access log that could not be written"
+        yield _counter("access_log_lost_lines", meaning, (), [((), stats.log_lost)])
         yield _gauge("uptime_seconds", "since the balancer started", (), [((), stats.uptime)])
 
 

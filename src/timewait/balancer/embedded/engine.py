@@ -23,7 +23,7 @@ from timewait.balancer.embedded import messages, privileges, shared, totals
 from timewait.balancer.embedded.crew import LAST_WORDS, Member
 from timewait.balancer.embedded.ground import Ground
 from timewait.balancer.engine import BalancerError, Rotation
-from timewait.balancer.statistics import Statistics
+from timewait.balancer.statistics import Statistics, summed
 from timewait.balancer.timestamps import Stripped
 
 STILL = 10.0  # seconds a worker must have lived for its death to be an accident rather than a habit
@@ -107,7 +107,7 @@ class EmbeddedEngine:
     async def statistics(self) -> Statistics:
         """See DataPlane."""
         await self._ask_all(lambda number: messages.Report(id=number))  # which is kept as member.statistics
-        return totals.total([self._ended, *(member.statistics for member in self._members)])
+        return summed([self._ended, *(member.statistics for member in self._members)])
 
     async def drain(self) -> None:
         """See DataPlane."""
@@ -222,7 +222,7 @@ class EmbeddedEngine:
     def _gone(self, member: Member) -> None:
         if member in self._members:
             self._members.remove(member)
-            totals.add(self._ended, totals.ended(member.statistics))
+            self._ended = summed([self._ended, totals.ended(member.statistics)])
             for row in self._ground.rows.values():
                 self._memory.take_slot(row, member.slot)
 

@@ -40,13 +40,16 @@ def _per_second(before: int, after: int, seconds: float) -> float:
 
 
 def _listener(before: ListenerStatistics, after: ListenerStatistics, seconds: float) -> Rates:
-    made = [one.made_by_balancer for one in (before, after)]
     found = _ends(before.closes, after.closes, seconds)
     found.connections = _per_second(before.accepted, after.accepted, seconds)
     found.requests = _per_second(before.requests, after.requests, seconds)
-    found.failed = _per_second(*(sum(n for code, n in one.items() if code >= 500) for one in made), seconds)
+    found.failed = _per_second(_failed(before), _failed(after), seconds)
     found.statuses = _statuses(_all_of(before), _all_of(after), seconds)
     return found
+
+
+def _failed(one: ListenerStatistics) -> int:
+    return sum(number for code, number in one.made_by_balancer.items() if code >= 500)
 
 
 def _all_of(one: ListenerStatistics) -> dict[int, int]:

@@ -56,6 +56,8 @@ def stats_text(stats: Stats) -> str:
     parts += [
         f"{one.id}: {one.summary}" + "".join(f"\n  do: {do}" for do in one.remedy) for one in stats.kernel.findings
     ]
+    if stats.log_lost:
+        parts.append(f"access log: {plural(stats.log_lost, 'line')} could not be written")
     if stats.unknown:
         parts.append(f"not counted by this engine: {', '.join(stats.unknown)}")
     parts += stats.kernel.unreadable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from kit.balanced import (
     FRONT,
@@ -23,47 +24,38 @@ MANY = 8
 CLOSE = "Connection: close\r\n"
 
 
-def _http_close(talk: Conversation, policy: str) -> None:
-    talk.request(headers=CLOSE)
-    _ended_by_balancer(talk, policy)
+class Ending(NamedTuple):
+    """How a connection is used and ended: by the client, or by the balancer as its policy says."""
+
+    asks: Callable[[Conversation], object]
+    by_client: bool = False
+    told: bool = True  # the client knows from the answer that the connection is to be ended
 
 
-def _http_1_0(talk: Conversation, policy: str) -> None:
-    talk.request(version="1.0")
-    _ended_by_balancer(talk, policy)
+ENDINGS = {
+    "close": Ending(lambda talk: talk.request(headers=CLOSE)),
+    "http/1.0": Ending(lambda talk: talk.request(version="1.0")),
+    "client first": Ending(lambda talk: talk.request(), by_client=True),
+    "idle": Ending(lambda talk: talk.request(), told=False),
+}
 
 
-def _client_first(talk: Conversation, policy: str) -> None:
-    talk.request()
-    talk.close()
-
-
-def _idle(talk: Conversation, policy: str) -> None:
-    talk.request()
-    _ended_by_balancer(talk, "fin" if policy == "peer" else policy)  # nobody told the client that it shall close
-
-
-def _ended_by_balancer(talk: Conversation, policy: str) -> None:
-    if policy != "peer":
+def _ended(talk: Conversation, ending: Ending, policy: str) -> None:
+    if not ending.by_client and (policy != "peer" or not ending.told):
         assert talk.ended() == "fin"
-    if policy == "fin-rst":
+    if not ending.by_client and policy == "fin-rst":
         talk.reset_after_fin()
     talk.close()
 
 
-ENDINGS: dict[str, Callable[[Conversation, str], None]] = {
-    "close": _http_close,
-    "http/1.0": _http_1_0,
-    "client first": _client_first,
-    "idle": _idle,
-}
+_PATIENT = {"peer": {"close_wait": "2s"}}
 
 
 def toward_clients(engine: str, policies: Sequence[str]) -> None:
     """TIME_WAIT [at the client, at the balancer] of MANY connections, by policy and ending."""
     ports = {policy: 81 + n for n, policy in enumerate(policies)}
     listeners = [
-        http_listener(port, "app", client={"close": policy, "keepalive": "300ms", "close_wait": "2s"})
+        http_listener(port, "app", client={"close": policy, "keepalive": "300ms", **_PATIENT.get(policy, {})})
         for policy, port in ports.items()
     ]
     found: dict[str, dict[str, tuple[int, int]]] = {}
@@ -74,7 +66,9 @@ def toward_clients(engine: str, policies: Sequence[str]) -> None:
                 before = _front(here, port)
                 talks = [here.connect(port) for _ in range(MANY)]
                 for talk in talks:
-                    ending(talk, policy)
+                    ending.asks(talk)
+                for talk in talks:
+                    _ended(talk, ending, policy)
                 after = _front(here, port)
                 found[policy][name] = (after[0] - before[0], after[1] - before[1])
     tell(**found)
@@ -96,11 +90,11 @@ def toward_targets(engine: str, policies: Sequence[str], *, sized: bool) -> None
     ports = {policy: (81 + 2 * n, 82 + 2 * n) for n, policy in enumerate(policies)}
     listeners, pools = [], []
     for policy, (each, kept) in ports.items():
-        for port, keepalive in ((each, False), (kept, True)):
+        for port, keepalive in ((each, False), (kept, True))[: _kinds(policy)]:
             upstream = {"close": policy, "keepalive": keepalive, "reuse": "always", "idle": "300ms"}
             listeners.append(http_listener(port, f"app-{port}", upstream=upstream))
             pools.append(pool(f"app-{port}", server(1, port)))
-    every = [port for pair in ports.values() for port in pair]
+    every = [port for policy, pair in ports.items() for port in pair[: _kinds(policy)]]
     found: dict[str, dict[str, tuple[int, int]]] = {}
     with balanced(servers=1, serve=()) as here:
         for port in every:
@@ -108,7 +102,7 @@ def toward_targets(engine: str, policies: Sequence[str], *, sized: bool) -> None
         here.start(file_of(engine, listeners, pools, workers=1))
         for policy, (each, kept) in ports.items():
             found[policy] = {}
-            for name, port in (("each", each), ("kept", kept)):
+            for name, port in (("each", each), ("kept", kept))[: _kinds(policy)]:
                 for _ in range(MANY):
                     talk = here.connect(port)
                     talk.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -118,6 +112,11 @@ def toward_targets(engine: str, policies: Sequence[str], *, sized: bool) -> None
                     wait_until(lambda port=port: not _established(here, port), "the pool is empty")  # type: ignore[misc]
                 found[policy][name] = _back(here, port)
     tell(**found)
+
+
+def _kinds(policy: str) -> int:
+    """`peer` asks the target to close after each answer, so nothing is kept."""
+    return 1 if policy == "peer" else 2
 
 
 def _established(here: Balanced, port: int) -> bool:

@@ -34,7 +34,7 @@ LOADS = (
 @played(*(scene("changing.reloads_under_load", *case, times=4) for case in LOADS))
 def test_no_request_is_lost_by_reloads_and_changes_of_targets(engine: str, told: Any) -> None:
     assert (told["totals"]["failed"], told["errors"]) == (0, [])
-    assert told["totals"]["succeeded"] > 200
+    assert told["totals"]["succeeded"] > 50
     assert "line 2" in told["refused"]  # a bad file: the old configuration goes on
     assert told["still"] == 2 and told["process"]
 

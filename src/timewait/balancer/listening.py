@@ -114,7 +114,9 @@ def holder(port: int, kind: int = socket.SOCK_STREAM) -> str:
         inodes |= {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] in ("0A", "07")}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if any(os.readlink(entry) in inodes for entry in os.scandir(folder / "fd")):  # noqa: PTH115 - many of them
+            with os.scandir(folder / "fd") as entries:
+                found = any(os.readlink(entry) in inodes for entry in entries)  # noqa: PTH115 - many of them
+            if found:
                 return f" by {(folder / 'comm').read_text().strip()} (pid {folder.name})"
         except OSError:
             continue

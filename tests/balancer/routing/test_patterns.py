@@ -1,4 +1,4 @@
-"""Expressions as automata: they find what Python's engine finds, and no subject makes them slow."""
+"""Expressions of rules: they find what Python's engine finds, and no subject makes them slow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from timewait.balancer.routing.patterns import MOST_STATES, Pattern
+from timewait.balancer.routing.patterns import Pattern
 
 ATOMS = st.sampled_from(["a", "b", "\\.", ".", "[ab]", "[^a]", "[a-c]", "\\w", "\\d", "\\S", "[\\d.]", "^", "$", ""])
 EXPRESSIONS = st.recursive(
@@ -58,30 +58,18 @@ def test_what_would_take_python_for_ever_takes_a_pass(expression: str) -> None:
     assert Pattern(expression).matches(b"/" + b"a" * 8000 + b"!") is False
 
 
-def test_states_are_bounded() -> None:
-    pattern = Pattern("[ab]*a[ab]{12}$")  # 4,096 states in theory
-    for number in range(3000):
-        subject = bytes(b"ab"[number >> bit & 1] for bit in range(14))
-        assert pattern.matches(subject) is (subject[1] == ord("a"))
-    assert len(pattern._states) <= MOST_STATES
-
-
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
         ("(", r"is wrong: missing \)"),
-        ("*", "nothing to repeat"),
-        ("a{99999999999}", "repetition number is too large"),
-        ("(a)\\1", "has a back-reference, which cannot be matched in bounded time"),
-        ("\\bx", "has a word boundary, which"),
+        ("*", "no argument for repetition operator"),
+        ("(?x)a", "invalid perl operator"),
+        ("(a)\\1", "a back-reference, for one"),
         ("(?!x)", "has a look ahead or behind, which"),
         ("(?<=x)y", "has a look ahead or behind, which"),
-        ("a{5000}", "is too large"),
-        ("((a{100}){100}){100}", "is too large"),
-        ("(" * 500 + ")" * 500, "nested too deeply"),
+        ("a{5000}", "invalid repetition size"),
+        ("((a{100}){100}){100}", "invalid repetition size"),
         ("x" * 1001, "of 1001 characters is too long"),
-        ("(?s)a", r"has the flag \(\?s\)"),
-        ("(?x)a", r"flags other than \(\?i\)"),
     ],
 )
 def test_what_is_refused(expression: str, said: str) -> None:

@@ -50,6 +50,8 @@ class Answers(Core):
             upstream.lane.keep(upstream, now)
         else:
             upstream.end()
+        if self.attempts > 1:
+            self.tried = ()
         self.attempts = 0
         self.phase = IDLE
         self.deadline = now + site.client.keepalive

@@ -231,7 +231,14 @@ class Arrival:
         policy = self.listener.config.client.close
         plain = ClientClose.FIN if policy is ClientClose.PEER else policy  # it said nothing we could wait for
         closing.end_client(
-            self.loop, self.sock, plain, statistics.closes, close_wait=0, timed_out=timed_out, done=self._closed
+            self.loop,
+            self.sock,
+            plain,
+            statistics.closes,
+            close_wait=0,
+            linger=not timed_out,  # for the alert to arrive
+            timed_out=timed_out,
+            done=self._closed,
         )
 
     def _closed(self, how: str) -> None:

@@ -26,7 +26,7 @@ listen web
     bind 127.0.0.1:{port}
     server app 127.0.0.1:{target}
 """
-NGINX = """
+NGINX_HEAD = """
 daemon off;
 master_process off;
 pid {folder}/nginx.pid;
@@ -39,6 +39,10 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+"""
+NGINX = (
+    NGINX_HEAD
+    + """
     proxy_http_version 1.1;
     proxy_ignore_client_abort on;
     proxy_request_buffering off;
@@ -48,11 +52,11 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         server_name app;
-        {locations}
+        location / {{ proxy_pass http://127.0.0.1:{target}; }}
     }}
 }}
 """
-EVERYTHING = "location / {{ proxy_pass http://127.0.0.1:{target}; }}"
+)
 
 
 def free_port() -> int:
@@ -93,11 +97,11 @@ def haproxy(target: int, folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def nginx(target: int, folder: Path, locations: str = EVERYTHING) -> Iterator[int]:
-    """nginx's port; `locations` may name {target}."""
+def nginx(target: int, folder: Path, text: str = NGINX) -> Iterator[int]:
+    """nginx's port; `text` is its configuration, which names {port}, {target} and {folder}."""
     port = free_port()
     config = folder / "nginx.conf"
-    config.write_text(NGINX.format(port=port, folder=folder, locations=locations.format(target=target)))
+    config.write_text(text.format(port=port, folder=folder, target=target))
     with program([peers.needs("nginx"), "-e", f"{folder}/start.log", "-c", str(config)], port):
         yield port
 

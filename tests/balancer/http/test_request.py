@@ -355,3 +355,32 @@ def test_the_second_reader_has_a_veto(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
     assert refused(stream) == (400, "second-reader")
     assert through(stream).sent == b""
+
+
+def test_httpoxy() -> None:
+    assert head(b"GET / HTTP/1.1\r\nHost: a\r\nProxy: http://evil/").forward == b"GET / HTTP/1.1\r\nHost: a\r\n"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Upgrade: " + b"a," * 12000 + b"\xff\r\nConnection: upgrade",
+        b"Upgrade: " + b"a" * 24000 + b"\xff\r\nConnection: upgrade",
+        b"Connection: " + b"a, ," * 6000 + b'"',
+        b"Connection: " + b" " * 24000 + b'"',
+        b"Connection: " + b"a," * 12000,
+        b"TE: " + b", " * 12000,
+        b"Transfer-Encoding: " + b"a," * 12000,
+        b"Transfer-Encoding: a" + b" " * 24000 + b"b",
+        b"Content-Length: " + b"0" * 24000,
+        b"Cookie: " + b";=" * 12000,
+        b"X: " + b" \t" * 12000 + b"y",
+        b"a:\r\n" * 6000,
+    ],
+)
+def test_a_hostile_head_costs_one_pass(field: bytes) -> None:
+    """What takes exponential or quadratic time does not end within the test's time."""
+    request = b"GET /" + b"%2e/" * 2000 + b" HTTP/1.1\r\nHost: a\r\n"
+    for _ in range(20):
+        assert request_head(request + field + b"\r\n\r\n", Limits(request_line=16384)) is not None
+        assert not isinstance(request_head(request + field, Limits()), RequestHead)

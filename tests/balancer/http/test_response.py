@@ -188,3 +188,9 @@ def test_fields_of_the_connection_end_here() -> None:
     )
     assert got.forward == b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n"
     assert b"Upgrade: TLS/1.2" in head(b"HTTP/1.1 426 x\r\nUpgrade: TLS/1.2\r\nConnection: upgrade").forward
+
+
+def test_switching_to_another_http_is_not_believed() -> None:
+    stream = b"HTTP/1.1 101 x\r\nUpgrade: %b\r\nConnection: Upgrade\r\n\r\n"
+    for name in (b"h2c", b"HTTP/2", b"websocket, TLS/1.3", b""):
+        assert refused(stream % name, upgrade=True) == "switching-unasked"

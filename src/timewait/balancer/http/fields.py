@@ -25,6 +25,9 @@ request; a sender must not name such fields (RFC 9110, 7.6.1), so the option is 
 
 _OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+(?:,[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+)*+")
 _CODINGS = re.compile(TOKEN + rb"++(?:[ \t]*+,[ \t]*+" + TOKEN + rb"++)*+")
+_PROTOCOL = TOKEN + rb"++(?:/" + TOKEN + rb"++)?+"  # RFC 9110, 7.8
+_PROTOCOLS = re.compile(_PROTOCOL + rb"(?:[ \t]*+,[ \t]*+" + _PROTOCOL + rb")*+")
+_OTHER_HTTP = re.compile(rb"(?:^|[ \t,])(?:h2c?|http|tls)(?:$|[ \t,/])", re.IGNORECASE)
 _DIGITS = re.compile(rb"[0-9]++")
 LARGEST = 10**18 - 1  # bytes; below 2**63 for every target
 
@@ -66,3 +69,13 @@ def transfer_encoding(values: list[bytes], bad: int, unknown: int) -> int | Refu
     if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
         return Refusal(bad, "transfer-encoding")
     return Refusal(unknown, "transfer-coding")
+
+
+def protocols(values: list[bytes]) -> bytes | None:
+    """What all `Upgrade` fields together name; None where that is no list, or has another HTTP or TLS in it.
+
+    Inside another HTTP or TLS there would be requests that no rule here has seen, so such an offer is ignored, as any
+    server may ignore one (RFC 9110, 7.8), and such a choice is not believed.
+    """
+    joined = b", ".join(values)
+    return joined if _PROTOCOLS.fullmatch(joined) and not _OTHER_HTTP.search(joined) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import msgspec
@@ -14,6 +13,7 @@ from timewait.balancer.http.fields import (
     KEPT_ANYWAY,
     content_length,
     options,
+    protocols,
     transfer_encoding,
 )
 from timewait.balancer.http.grammar import (
@@ -60,7 +60,8 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
 
 
 # Fields that are looked at; all others go through as they are.
-_KNOWN = HOP_BY_HOP | FRAMING | {b"expect", b"cookie", b"x-forwarded-for", b"x-forwarded-proto"}
+_KNOWN = HOP_BY_HOP | FRAMING | {b"expect", b"cookie", b"x-forwarded-for", b"x-forwarded-proto", b"proxy"}
+# `Proxy` is among them to be left out: CGI would make HTTP_PROXY of it, which clients inside take for a setting.
 # CGI and WSGI cannot tell X_Y from X-Y: such a name must not bring in what the real one is not allowed to say.
 _LOOKALIKES = KEPT_ANYWAY | HOP_BY_HOP | {b"x-forwarded-for", b"x-forwarded-proto"}
 
@@ -159,8 +160,6 @@ def _assembled(
 
 
 _USUAL = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
-_OTHER_HTTP = re.compile(rb"(?i)(?:^|,)[ \t]*(?:h2c?|http|tls)(?:$|[,/ \t])")
-_PROTOCOLS = re.compile(rb"[\x21-\x7e]+(?:, ?[\x21-\x7e]+)*")
 _NO_CONTENT = (b"TRACE", b"CONNECT")  # RFC 9110, 9.3.6 and 9.3.8: no content
 
 
@@ -219,15 +218,10 @@ def _wants_trailers(found: Found) -> bool:
 
 
 def _upgrade(found: Found, asked: frozenset[bytes], minor: int, framing: int, method: bytes) -> bytes | None:
-    """What the client offers to switch to, where that may be taken up.
-
-    Another HTTP or TLS inside would be requests that no rule here has seen, so that offer is ignored, as any server
-    may (RFC 9110, 7.8); so is one with a body, which would stand between head and tunnel.
-    """
-    if not (minor and b"upgrade" in asked and b"upgrade" in found and framing == NO_BODY and method != b"CONNECT"):
-        return None
-    offered = b", ".join(found[b"upgrade"])
-    return offered if _PROTOCOLS.fullmatch(offered) and not _OTHER_HTTP.search(offered) else None
+    """What the client offers to switch to, where that may be taken up; a body would stand before the tunnel."""
+    if minor and b"upgrade" in asked and b"upgrade" in found and framing == NO_BODY and method != b"CONNECT":
+        return protocols(found[b"upgrade"])
+    return None
 
 
 def _why_not(buffer: bytes, end: int, limits: Limits) -> Refusal | None:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from timewait.balancer.http.fields import HOP_BY_HOP, KEPT_ANYWAY, content_length, options, transfer_encoding
+from timewait.balancer.http.fields import (
+    HOP_BY_HOP,
+    KEPT_ANYWAY,
+    content_length,
+    options,
+    protocols,
+    transfer_encoding,
+)
 from timewait.balancer.http.grammar import (
     ANSWER,
     END,
@@ -77,7 +84,7 @@ def response_head(
             kept.append(b"%b: %b\r\n" % (name, value))
     status = int(digits)
     tunnel = status == 101 or (method == b"CONNECT" and 200 <= status < 300)
-    if status == 101 and not (upgrade and b"upgrade" in found):
+    if status == 101 and not (upgrade and b"upgrade" in found and protocols(found[b"upgrade"])):
         return Refusal(502, "switching-unasked")
     framing = _framing(found, int(minor), method, status)
     if isinstance(framing, Refusal):

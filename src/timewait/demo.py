@@ -1,8 +1,9 @@
 """The demonstration: one load, three ways to end its connections, on a network made for it.
 
-A server stands in one namespace, the client in another, with a small port range. Closed by the client, every
-connection leaves a TIME_WAIT that keeps its source port for 60 s, and the ports run out; closed by the server or by a
-reset, none is kept. Every round gets a network of its own, so that no round inherits residue.
+A client with a small port range, a balancer (`timewait balance`) and a server stand in a namespace each. Closed by
+the client, every connection leaves a TIME_WAIT that keeps its source port for 60 s, and the ports run out; closed by
+the balancer or by a reset, none is kept. Toward its server the balancer keeps its connections, so that it does not
+meet the same wall there. Every round gets a network of its own, so that no round inherits residue.
 
 Where namespaces are forbidden the same runs over loopback, which hides a part; `hidden` says which.
 """
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 
 from timewait import experiment
 from timewait.diagnose import Finding, diagnose, forecast
-from timewait.lab import Namespace, Server, add_address, join, set_sysctl
+from timewait.lab import Server, topologies
+from timewait.lab.network import build
+from timewait.lab.programs import Here, Settings, Upstream, timewait
 from timewait.observe.sysctls import port_range, read_sysctls
 from timewait.observe.watcher import Watcher
 from timewait.plan import Closing, Plan, Ports, Rate, RateUnit, parse_url
@@ -24,25 +27,28 @@ from timewait.stress.opening import has_local_port_range
 
 CLOSINGS = (Closing.CLIENT, Closing.SERVER, Closing.RESET)
 PER_SECOND = 500  # new connections: far below what any machine can do, so that only ports can be short
-SECONDS = 4.0
-PORTS = 1_000  # half of what the load needs: the wall comes after two seconds
+SECONDS = 3.0
+PORTS = 1_000  # two thirds of what the load needs: the wall comes after two seconds
 # With tcp_tw_reuse=2 loopback's TIME_WAIT is free again after a second (tcp_tw_reuse_delay, Linux 6.14; 1 to 2 s
 # before), so the wall only shows where one second needs more ports than there are.
 LOOPBACK_PORTS = 250
-
-_CLIENT, _SERVER = "10.0.0.1", "10.0.0.2"
 
 
 @dataclass(frozen=True)
 class Scene:
     """A network for one round."""
 
-    server: Server
+    address: str  # the balancer's
+    port: int
     ports: Ports  # the client's, (kernel, 0, 0) where the namespace's own range is meant
     low: int
     high: int
     at_client: Callable[[], AbstractContextManager[None]]  # the calling thread is where the client is
-    at_server: Callable[[], AbstractContextManager[None]]
+    at_balancer: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.port}/"
 
 
 Stage = Callable[[], AbstractContextManager[Scene]]
@@ -56,7 +62,7 @@ class Round:
     run: Run
     findings: list[Finding]
     client_time_wait: int
-    server_time_wait: int
+    balancer_time_wait: int
     forecast: str | None = None
 
 
@@ -71,35 +77,35 @@ class Audience:
 
 @contextmanager
 def namespaces() -> Iterator[Scene]:
-    """A client and a server in namespaces of their own, a link between them. Call lab.enter() once before."""
-    with Namespace("client") as client, Namespace("server") as balancer:
-        join(client, "eth0", balancer, "eth0")
-        with client.entered():
-            add_address("eth0", f"{_CLIENT}/24")
-            low, _ = port_range(read_sysctls().values["net.ipv4.ip_local_port_range"])
-            set_sysctl("net.ipv4.ip_local_port_range", f"{low} {low + PORTS - 1}")
-        with balancer.entered():
-            add_address("eth0", f"{_SERVER}/24")
-            server = Server(_SERVER, 80)
-        with server:
-            yield Scene(server, Ports(), low, low + PORTS - 1, client.entered, balancer.entered)
+    """Client, balancer and server in namespaces of their own, links between them. Call lab.enter() once before."""
+    low, _ = port_range(read_sysctls().values["net.ipv4.ip_local_port_range"])
+    high = low + PORTS - 1
+    with build(topologies.proxy().changed("client", ports=(low, high))) as network:
+        client, balancer, server = (network[name] for name in ("client", "balancer", "server"))
+        server.serve()
+        timewait(balancer, Settings(servers=(f"{server.address}:80",), upstream=Upstream.POOL))
+        yield Scene(balancer.address, 80, Ports(), low, high, client.entered, balancer.entered)
 
 
 @contextmanager
 def loopback() -> Iterator[Scene]:
-    """Client and server on 127.0.0.1; a new server port each time, so that ports used before do not count."""
+    """All three on 127.0.0.1; a new port of the balancer each time, so that ports used before do not count."""
     low, high = port_range(read_sysctls().values["net.ipv4.ip_local_port_range"])
     ports = Ports()
     if has_local_port_range():
         low = max(low, high - LOOPBACK_PORTS + 1)
         ports = Ports(low=low, high=high)
-    with Server() as server:
-        yield Scene(server, ports, low, high, nullcontext, nullcontext)
+    with Server() as server, Here() as here:
+        settings = Settings(
+            servers=(f"{server.address}:{server.port}",), upstream=Upstream.POOL, port=here.free_port()
+        )
+        timewait(here, settings)
+        yield Scene("127.0.0.1", settings.port, ports, low, high, nullcontext, nullcontext)
 
 
 def hidden() -> list[str]:
     """What loopback does not show, one sentence each."""
-    told = ["Client and server share one kernel: its port table, CPU and counters are those of both ends."]
+    told = ["Client, balancer and server share one kernel: its port table, CPU and counters are those of all three."]
     if read_sysctls().values.get("net.ipv4.tcp_tw_reuse") == "2":
         told.append(
             "tcp_tw_reuse=2, the default, lets the kernel take loopback's TIME_WAIT ports again after a second: "
@@ -144,17 +150,17 @@ def _round(scene: Scene, closing: Closing, audience: Audience) -> Round:
     listener = experiment.Listener(
         on_start=on_start, on_tick=lambda tick, snapshot, total: audience.on_tick(closing, total, snapshot)
     )
-    wish = plan(scene.server.url, closing, scene.ports)
+    wish = plan(scene.url, closing, scene.ports)
     with scene.at_client():
         run = experiment.stress(wish, listener)
         client, _ = _time_wait(scene)
-    with scene.at_server():
-        _, server = _time_wait(scene)
-    return Round(closing, run, diagnose(run), client, server, told[0])
+    with scene.at_balancer():
+        _, balancer = _time_wait(scene)
+    return Round(closing, run, diagnose(run), client, balancer, told[0])
 
 
 def _time_wait(scene: Scene) -> tuple[int, int]:
-    """TIME_WAIT in the namespace the thread is in: toward the server, and held by it."""
-    with Watcher([(scene.server.address, scene.server.port)], [], scene.low, scene.high, 0) as watcher:
+    """TIME_WAIT in the namespace the thread is in: toward the balancer, and held by it."""
+    with Watcher([(scene.address, scene.port)], [], scene.low, scene.high, 0) as watcher:
         use = watcher.snapshot(0.0, fresh=True).ports[0]
     return use.time_wait, use.peer_time_wait or 0

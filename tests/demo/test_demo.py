@@ -42,7 +42,7 @@ demo.play(demo.{stage}, audience)
 told = [
     dict(
         closing=one.closing, forecast=one.forecast, findings=[finding.id for finding in one.findings],
-        client=one.client_time_wait, server=one.server_time_wait, succeeded=one.run.total.succeeded,
+        client=one.client_time_wait, balancer=one.balancer_time_wait, succeeded=one.run.total.succeeded,
         failed=one.run.total.failed, left=one.run.total.unsent + one.run.total.unfinished,
         us=one.run.total.closed_us, peer=one.run.total.closed_peer,
         reset=one.run.total.closed_reset, errors=one.run.total.errors,
@@ -84,14 +84,14 @@ def test_in_namespaces_every_number_is_the_expected_one(user: str) -> None:
         assert one["left"] < 50
     assert client["succeeded"] == client["client"] == client["us"] == 120
     assert client["errors"] == {"connect EADDRNOTAVAIL no-port": client["failed"]}
-    assert (client["server"], client["peer"], client["reset"]) == (0, 0, 0)
+    assert (client["balancer"], client["peer"], client["reset"]) == (0, 0, 0)
     assert "ports-exhausted" in client["findings"]
     assert "120" in client["forecast"]
     for other in (server, reset):
         assert (other["failed"], other["client"], other["us"], other["findings"]) == (0, 0, 0, [])
     assert (server["peer"], server["reset"]) == (server["succeeded"], 0)
-    assert 0 < server["server"] <= 120  # tuples that came back have taken over their own
-    assert (reset["peer"], reset["reset"], reset["server"]) == (0, reset["succeeded"], 0)
+    assert 0 < server["balancer"] <= 120  # tuples that came back have taken over their own
+    assert (reset["peer"], reset["reset"], reset["balancer"]) == (0, reset["succeeded"], 0)
 
 
 def test_over_loopback_every_closing_is_played() -> None:
@@ -99,11 +99,11 @@ def test_over_loopback_every_closing_is_played() -> None:
     assert list(rounds) == ["client", "server", "reset"]
     for one in rounds.values():
         assert one["succeeded"] + one["failed"] + one["left"] == 200
-    assert rounds["client"]["us"] == rounds["client"]["succeeded"] >= 120
+    assert rounds["client"]["us"] == rounds["client"]["succeeded"] >= 110  # other programs may have some of the ports
     for closing, end in (("server", "peer"), ("reset", "reset")):
         assert rounds[closing]["failed"] == rounds[closing]["client"] == 0
         assert rounds[closing][end] == rounds[closing]["succeeded"] > 120
-    assert rounds["server"]["server"] > 0
+    assert rounds["server"]["balancer"] > 0
 
 
 def test_where_namespaces_are_forbidden_it_says_so_and_goes_over_loopback() -> None:
@@ -144,8 +144,7 @@ print("exit", sys_exit)
     )
     assert "over loopback" in told and "because user namespaces are not to be had." in told
     assert "share one kernel" in told
-    rows = [line.split()[0] for line in told.splitlines() if line[:6] in ("client", "server", "reset ")]
-    assert rows == ["client", "server", "reset"]
+    assert list(_rows(told.splitlines())) == ["client", "balancer", "reset"]
     assert told.endswith("exit 0\n")
 
 
@@ -158,17 +157,23 @@ def test_the_whole_command_in_plain_text() -> None:
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 27
     assert "\x1b" not in done.stdout
-    rows = {line.split()[0]: line.split()[1:] for line in lines if line[:6] in ("client", "server", "reset ")}
-    succeeded, failed, client_holds, server_holds = (
+    rows = _rows(lines)
+    succeeded, failed, client_holds, balancer_holds = (
         {who: int(row[n].replace(",", "")) for who, row in rows.items()} for n in (1, 2, 3, 4)
     )
     assert succeeded["client"] == client_holds["client"] == 1_000
-    assert failed["client"] > 900
-    assert min(succeeded["server"], succeeded["reset"]) > 1_900
-    assert failed["server"] == failed["reset"] == client_holds["server"] == client_holds["reset"] == 0
-    assert server_holds["server"] > 0 == server_holds["client"] == server_holds["reset"]
+    assert failed["client"] > 400
+    assert min(succeeded["balancer"], succeeded["reset"]) > 1_400
+    assert failed["balancer"] == failed["reset"] == client_holds["balancer"] == client_holds["reset"] == 0
+    assert balancer_holds["balancer"] > 0 == balancer_holds["client"] == balancer_holds["reset"]
     assert any(line.startswith("Forecast") for line in lines)
     assert any(line.startswith("Why  ports-exhausted") for line in lines)
+
+
+def _rows(lines: list[str]) -> dict[str, list[str]]:
+    """The table's, by who closed first."""
+    ends = ("client ", "balancer ", "reset ")
+    return {line.split()[0]: line.split()[1:] for line in lines if line.startswith(ends)}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -210,7 +215,7 @@ def _round(**counts: Any) -> Round:
     ("counts", "told"),
     [
         ({"closed_us": 5}, "client"),
-        ({"closed_peer": 5}, "server"),
+        ({"closed_peer": 5}, "balancer"),
         ({"closed_us": 1200, "closed_reset": 3}, "client 1,200, reset 3"),
         ({}, "nobody"),
     ],

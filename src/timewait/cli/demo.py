@@ -25,7 +25,7 @@ def demo(
 ) -> None:
     """One load, three ways to close: meet the wall, see it go.
 
-    Takes 15 seconds and no root: client and server stand in network namespaces of their own, gone at the end.
+    Takes 15 seconds and no root: client, balancer and server stand in network namespaces, gone at the end.
     """
     from timewait.lab import ForbiddenError, enter
 

@@ -12,9 +12,12 @@ from timewait import demo
 from timewait.demo import Round
 from timewait.diagnose import Finding
 from timewait.plan import Closing
+from timewait.report import words
 from timewait.report.layout import BAD, DIM, GOOD, STRONG, WARN, Flow, Rows, StackedBar, Trimmed
-from timewait.report.words import CLOSINGS, clean, count
+from timewait.report.words import clean, count
 from timewait.run import Cause, Run, Snapshot, Tick
+
+CLOSINGS = {**words.CLOSINGS, Closing.SERVER: "balancer closes first"}
 
 
 def opening(reason: str, hidden: list[str], *, loopback: bool) -> RenderableType:
@@ -25,7 +28,8 @@ def opening(reason: str, hidden: list[str], *, loopback: bool) -> RenderableType
         f"{demo.PER_SECOND} new connections/s for {demo.SECONDS:g} s from {count(ports)} source ports, ",
         style="not bold",
     )
-    text.append("over loopback." if loopback else "between two network namespaces made for it.", style="not bold")
+    text.append("through `timewait balance` to a server, ", style="not bold")
+    text.append("over loopback." if loopback else "in network namespaces made for it.", style="not bold")
     rows = Rows(label=9)
     if reason:
         rows.add("Loopback", Text(f"because {reason}."), style=WARN)
@@ -61,7 +65,7 @@ class Progress:
     def tick(self, closing: Closing, total: Tick, snapshot: Snapshot) -> None:
         asked = demo.PER_SECOND * demo.SECONDS
         line = Table.grid(padding=(0, 2, 0, 0))
-        line.add_column(width=19)
+        line.add_column(width=21)
         parts = [(float(total.succeeded), "━", GOOD), (float(total.failed), "╌", BAD)]
         failed = Text(f"{count(total.failed)} failed", style=BAD if total.failed else DIM)
         free = f"{count(snapshot.ports[0].free)} free" if snapshot.ports else ""
@@ -77,7 +81,7 @@ def closing(rounds: list[Round]) -> RenderableType:
     """The table, and why the first round that failed did."""
     parts: list[RenderableType] = [Text(), table(rounds)]
     if any(_taken_over(one) for one in rounds):
-        told = "A TIME_WAIT at the server stops nobody: the client's next SYN takes it over."
+        told = "A TIME_WAIT at the balancer stops nobody: the client's next SYN takes it over."
         parts.append(Text(told, style=DIM))
     failed = next((one for one in rounds if one.findings), None)
     if failed is not None:
@@ -92,12 +96,12 @@ def table(rounds: list[Round]) -> Table:
     """A row per way of closing."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     made.add_column("closed\nfirst by")
-    for head in ("\nasked", "\nsucceeded", "\nfailed", "TIME_WAIT\nat client", "TIME_WAIT\nat server"):
+    for head in ("\nasked", "\nsucceeded", "\nfailed", "TIME_WAIT\nat client", "TIME_WAIT\nat balancer"):
         made.add_column(head, justify="right", no_wrap=True)
     made.add_column("\nverdict")
     for one in rounds:
         total = one.run.total
-        numbers = (one.client_time_wait, one.server_time_wait)
+        numbers = (one.client_time_wait, one.balancer_time_wait)
         made.add_row(
             closed_first(one.run),
             count(demo.PER_SECOND * demo.SECONDS),
@@ -112,7 +116,7 @@ def table(rounds: list[Round]) -> Table:
 def closed_first(run: Run) -> str:
     """Who really did, counted per connection; with counts where it was not always the same end."""
     total = run.total
-    ends = {"client": total.closed_us, "server": total.closed_peer, "reset": total.closed_reset}
+    ends = {"client": total.closed_us, "balancer": total.closed_peer, "reset": total.closed_reset}
     seen = {name: number for name, number in ends.items() if number}
     if len(seen) == 1:
         return next(iter(seen))
@@ -133,8 +137,8 @@ def verdict(run: Run) -> Text:
 
 
 def _taken_over(one: Round) -> bool:
-    """Whether the server closed more connections than it holds TIME_WAIT, because their tuples came back."""
-    return one.run.total.closed_peer > one.server_time_wait > 0
+    """Whether the balancer closed more connections than it holds TIME_WAIT, because their tuples came back."""
+    return one.run.total.closed_peer > one.balancer_time_wait > 0
 
 
 def why(one: Round) -> RenderableType:

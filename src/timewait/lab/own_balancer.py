@@ -40,7 +40,10 @@ def homes() -> list[Path]:
 
 
 def text(settings: Settings, address: str, admin: str) -> str:
-    """Its file; `[::]` takes IPv4 too. No health checks, no retries: every connection is one that a client caused."""
+    """Its file; `[::]` takes IPv4 too, an empty `admin` leaves the socket's place to it.
+
+    No health checks and no retries: every connection is one that a client caused.
+    """
     upstream: dict[str, object] = dict(_UPSTREAM[settings.upstream if settings.servers else "pool"])
     upstream |= {"retries": 0, "source": list(settings.sources) if settings.servers else [ANSWERING_FROM]}
     servers = settings.servers or (f"{ANSWERING[0]}:{ANSWERING[1]}",)
@@ -48,7 +51,7 @@ def text(settings: Settings, address: str, admin: str) -> str:
     return f"""engine = "embedded"
 workers = 1
 stop_timeout = "0s"
-admin = {_value({"socket": admin})}
+admin = {_value({"socket": admin} if admin else {})}
 
 [[listener]]
 name = "balancer"

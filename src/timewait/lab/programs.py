@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from timewait.lab import links, mounts, own_balancer
+from timewait.lab import links, mounts, own_balancer, processes
 from timewait.lab.processes import Process, ProgramError, find
 
 if TYPE_CHECKING:
@@ -76,8 +78,11 @@ def haproxy(host: LabHost, settings: Settings) -> Process:
     )
 
 
-def timewait(host: LabHost, settings: Settings) -> Process:
-    """Starts `timewait balance`, its embedded engine, in `host` and waits until it listens. Raises ProgramError."""
+def timewait(host: LabHost | Here, settings: Settings) -> Process:
+    """Starts `timewait balance`, its embedded engine, in `host` and waits until it is ready. Raises ProgramError."""
+    if isinstance(host, Here):
+        text = own_balancer.text(settings, "127.0.0.1", "")
+        return _start(host, "timewait", own_balancer.command, text, lambda: None, settings.port, own_balancer.READY)
     if not settings.servers:
         address, port = own_balancer.ANSWERING
         host.serve(port, settings.body.encode(), address=address)
@@ -93,6 +98,34 @@ def timewait(host: LabHost, settings: Settings) -> Process:
     )
 
 
+class Here:
+    """Where no host can be made: the network this process is in. What was started ends with the context."""
+
+    def __init__(self) -> None:
+        self._ended = ExitStack()
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.close()
+
+    def start(
+        self, words: Sequence[str], *, name: str, keep: Iterable[int], prepare: Callable[[], None]
+    ) -> Process:  # fmt: skip
+        process = processes.start(name, words, keep=keep, prepare=prepare)
+        self._ended.callback(process.close)
+        return process
+
+    def entered(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def free_port(self) -> int:
+        """A port of 127.0.0.1 that nobody has at this moment."""
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            return int(sock.getsockname()[1])
+
+
 BALANCERS: dict[str, Callable[[LabHost, Settings], Process]] = {
     "nginx": nginx,
     "haproxy": haproxy,
@@ -101,7 +134,7 @@ BALANCERS: dict[str, Callable[[LabHost, Settings], Process]] = {
 
 
 def _start(
-    host: LabHost,
+    host: LabHost | Here,
     name: str,
     command: Callable[[str], list[str]],
     text: str,
@@ -125,7 +158,7 @@ def _start(
     return process
 
 
-def _wait_until_listening(host: LabHost, process: Process, port: int, says: str) -> None:
+def _wait_until_listening(host: LabHost | Here, process: Process, port: int, says: str) -> None:
     limit = time.monotonic() + _READY
     with host.entered():
         while not (says in process.log() if says else _listens(process.pid, port)):

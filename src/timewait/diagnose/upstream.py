@@ -16,6 +16,11 @@ from timewait.run import PortUse
 from timewait.tcp import ports as rules
 
 EXHAUSTED, HELD, AHEAD = "upstream-ports-exhausted", "upstream-ports-held-open", "upstream-ports-wall"
+MEANINGS = {
+    AHEAD: "at the present pace no source port toward a target will be left within ten minutes",
+    EXHAUSTED: "no source port was left toward a target: TIME_WAIT of connections it closed first holds them",
+    HELD: "no source port was left toward a target: open connections hold them",
+}
 NEARLY = 0.95  # of the ports: from here on a moment's load may find none
 SOON = 600.0  # seconds: a wall further away than that is no news yet
 

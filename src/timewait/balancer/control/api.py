@@ -186,7 +186,7 @@ async def _sentences(request: web.Request, handler: Handler) -> web.StreamRespon
         status = next((code for kind, code in _STATUS if isinstance(problem, kind)), 400)
         return _json({"error": str(problem)}, status)
     except web.HTTPException as problem:
-        known = f"{request.method} {request.path} is not known here; docs/balancer.md has the API"
+        known = f"{request.method} {request.path} is not known here; docs/balance-running.md has the API"
         return _json({"error": known if problem.status in (404, 405) else problem.reason}, problem.status)
     except Exception as problem:
         return _json({"error": f"a fault of the balancer: {type(problem).__name__}: {problem}"}, 500)

@@ -38,7 +38,8 @@ def run(
     --check tells that for every listener. A running one is asked and changed with `timewait balance ctl`, watched
     with `timewait balance top`; SIGHUP reads the file again, SIGTERM drains, a second signal ends.
 
-    Exit codes: 0 ended as it was told to, 2 a file or a machine that cannot run it, with nothing started.
+    Exit codes: 0 ended as it was told to, 1 an engine died, 2 a file or a machine that cannot run it, with nothing
+    started, 130 a second signal ended it.
     """
     if example:
         from timewait.balancer.config.show import example as text

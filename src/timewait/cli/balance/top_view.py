@@ -17,6 +17,7 @@ from timewait.run import PortUse
 
 _STATES = {State.HEALTHY: GOOD, State.UNCHECKED: "", State.PROBING: WARN, State.UNHEALTHY: BAD}
 _BAR = 16  # columns of the ports
+_WIDE = 130  # columns of a terminal that has room for everything
 
 
 def page(before: Stats | None, now: Stats, width: int = 120) -> RenderableType:
@@ -82,7 +83,7 @@ def _table(*names: str) -> Table:
 
 def _listeners(now: Stats, moved: dict[str, Rates], width: int) -> Table:
     """Where it is narrow, who closed first is told by TIME_WAIT alone."""
-    wide = width >= 100
+    wide = width >= _WIDE
     ends = ("FIN first/s", "reset/s", "client first/s") if wide else ()
     table = _table("listener", "open", "idle", "new/s", "requests/s", "failed/s", *ends, "TIME_WAIT")
     if wide:
@@ -104,46 +105,53 @@ def _listeners(now: Stats, moved: dict[str, Rates], width: int) -> Table:
     return table
 
 
-def _targets(now: Stats, moved: dict[str, Rates], width: int) -> Table:
-    names = ["target", "state", "weight", "in use", "idle", "new/s", "requests/s", "failed/s", "TIME_WAIT"]
-    wide = width >= 100
-    table = _table(*names)
+def _targets(now: Stats, moved: dict[str, Rates], width: int) -> RenderableType:
+    """Where it is narrow, ports and what there is to remark stand below."""
+    wide = width >= _WIDE
+    names = ("target", "state", "weight", "in use", "new/s", "requests/s", "failed/s")
+    table = _table(*names, *(("idle", "TIME_WAIT") if wide else ()))
+    table.columns[0].no_wrap, table.columns[0].overflow = wide, "fold"
     table.columns[1].justify = "left"
-    table.add_column("ports", justify="left", width=_BAR + 1 if wide else None)
-    table.add_column("", overflow="fold")
+    if wide:
+        table.add_column("ports", width=_BAR + 1)
+        table.add_column("", overflow="fold")
+    remarks: list[RenderableType] = []
     pool = None
     for one in now.health:
         if one.pool != pool:
             pool = one.pool
             table.add_row(Text(f"pool {pool}", style=STRONG))
-        counted, rate = _counted(now, one), moved.get(f"target {one.pool}/{one.address}", Rates())
-        use = now.kernel.ports.get(one.address)
-        bar: RenderableType = Text()
-        if use and wide:
-            bar = StackedBar([(use.in_use, "█", "blue"), (use.time_wait, "▒", WARN)], use.capacity, _BAR)
-        elif use:
-            bar = Text(f"{use.free:,} free")
-        table.add_row(
-            f"  {one.address}",
-            Text(one.state, style=_STATES[one.state]),
-            weight(one),
-            f"{counted.active:,}",
-            f"{counted.idle:,}",
-            _figure(rate.connections),
-            _figure(rate.requests),
-            Text(_figure(rate.failed), style=BAD if rate.failed else ""),
-            f"{use.time_wait:,}" if use else "",
-            bar,
-            Text(_remark(now, one, use), style=DIM),
-        )
-    return table
+        use, remarked = now.kernel.ports.get(one.address), _remark(now, one)
+        more = _more(now, one, use, remarked) if wide else ()
+        table.add_row(*_row(now, one, moved.get(f"target {one.pool}/{one.address}", Rates())), *more)
+        if not wide and (remarked or use):
+            below = "; ".join(filter(None, [remarked, f"{use.free:,} of {use.capacity:,} ports free" if use else ""]))
+            remarks.append(Text(f"{one.address}: {below}", style=DIM))
+    return Group(table, *remarks)
 
 
-def _remark(now: Stats, one: TargetHealth, use: PortUse | None) -> str:
-    parts = [remark(one)]
-    if use is not None and use.destination in now.kernel.seconds_left:
-        parts.append(f"ports gone in {seconds(now.kernel.seconds_left[use.destination])}")
-    return "; ".join(filter(None, parts))
+def _row(now: Stats, one: TargetHealth, rate: Rates) -> list[RenderableType]:
+    return [
+        f"  {one.address}",
+        Text(one.state, style=_STATES[one.state]),
+        weight(one),
+        f"{_counted(now, one).active:,}",
+        _figure(rate.connections),
+        _figure(rate.requests),
+        Text(_figure(rate.failed), style=BAD if rate.failed else ""),
+    ]
+
+
+def _more(now: Stats, one: TargetHealth, use: PortUse | None, remarked: str) -> list[RenderableType]:
+    bar: RenderableType = Text()
+    if use:
+        bar = StackedBar([(use.in_use, "█", "blue"), (use.time_wait, "▒", WARN)], use.capacity, _BAR)
+    return [f"{_counted(now, one).idle:,}", f"{use.time_wait:,}" if use else "", bar, Text(remarked, style=DIM)]
+
+
+def _remark(now: Stats, one: TargetHealth) -> str:
+    left = now.kernel.seconds_left.get(one.address)
+    return "; ".join(filter(None, [remark(one), "" if left is None else f"ports gone in {seconds(left)}"]))
 
 
 def _counted(now: Stats, one: TargetHealth) -> TargetStatistics:

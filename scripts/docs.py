@@ -16,8 +16,10 @@ from pathlib import Path
 
 import typer
 
+import balance_page as balance
 from timewait.cli import app, commands
 from timewait.diagnose import catalogue, exit_codes
+from timewait.diagnose.upstream import MEANINGS
 from timewait.lab import dialogue
 from timewait.lab.dialogue import Script, parse, play_on_model, transcript
 from timewait.tcp import Linux, Record
@@ -33,6 +35,7 @@ PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LANG": "C.UTF-8"}
 def main(words: list[str]) -> int:
     pages = {"docs/cli.md": cli_page(), "docs/findings.md": findings_page(), "docs/rules.md": rules_page()}
     pages["docs/dialogues.md"] = dialogues_page()
+    pages["docs/balance.md"] = balance_page()
     if "--check" in words:
         stale = [name for name, text in pages.items() if _now(name) != text]
         for name in stale:
@@ -58,13 +61,21 @@ def output(*words: str) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.strip("\n").split("\n"))
 
 
-def between(page: str, text: str) -> str:
+def between(page: str, text: str, marker: str = BEGIN) -> str:
     """The page with `text` between its markers. Raises ValueError when it has none."""
-    head, begin, rest = page.partition(BEGIN)
+    head, begin, rest = page.partition(marker)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"the page lacks its markers {BEGIN} and {END}")
+        raise ValueError(f"the page lacks its markers {marker} and {END}")
     return f"{head}{begin}\n{text}\n{end}{tail}"
+
+
+def balance_page() -> str:
+    """Written by hand, but for what the program knows better."""
+    page = _now("docs/balance.md")
+    for name, text in balance.parts().items():
+        page = between(page, text, f"<!-- {name}, written by make docs -->")
+    return page
 
 
 def cli_page() -> str:
@@ -92,8 +103,10 @@ def findings_page() -> str:
     """The closed list of findings, and the exit codes."""
     rows = ["| id | what happened | where the cause lies |", "|---|---|---|"]
     rows += [f"| `{id}` | {meaning} | {WHERE[blame]} |" for id, meaning, blame in catalogue()]
+    own = ["| id | what happened |", "|---|---|", *(f"| `{id}` | {meaning} |" for id, meaning in MEANINGS.items())]
     codes = inspect.cleandoc(exit_codes.__doc__ or "").partition("\n\n")[2]
-    return "\n\n".join(["# Findings", FINDINGS, "\n".join(rows), "## Exit codes", EXIT_CODES, codes]) + "\n"
+    parts = ["# Findings", FINDINGS, "\n".join(rows), "## Of a balancer", OF_A_BALANCER, "\n".join(own)]
+    return "\n\n".join([*parts, "## Exit codes", EXIT_CODES, codes]) + "\n"
 
 
 WHERE = {"machine": "this machine", "target": "the target", "network": "the network", "setting": "a setting here"}
@@ -101,6 +114,8 @@ FINDINGS = """Written by `make docs`. A finding names one cause of failed or slo
 its evidence, the remedies and what each would bring on this host, and what people wrongly try. The list is closed and
 the ids are a contract: they appear in `--json`, in saved runs and in scripts. A healthy run has none. What another
 finding already explains is left out."""
+OF_A_BALANCER = """Toward its targets `timewait balance` is a client, too. What it finds about its own ports stands in
+`timewait balance ctl stats`, in `top` and in its log; docs/balance-running.md tells more."""
 EXIT_CODES = "A script can tell from the exit code whose fault a failure was."
 
 

@@ -182,6 +182,14 @@ _UPSTREAM = (
     ),
     Row("listener.upstream.reuse", YES, "http-reuse", NO_REQUESTS, protocols=L7),
     Row(
+        "listener.upstream.reuse",
+        "a connection for each request",
+        "http-reuse: kept for the client's next request",
+        NO_REQUESTS,
+        value="never",
+        protocols=L7,
+    ),
+    Row(
         "listener.upstream.idle",
         YES,
         "pool-purge-delay: about half of the idle ones end in each such period",

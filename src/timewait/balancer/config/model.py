@@ -61,22 +61,22 @@ class UpstreamClose(StrEnum):
 class Timestamps(StrEnum):
     """Whether a listener negotiates TCP timestamps (RFC 7323) with its clients."""
 
-    KEEP = "keep"
+    KEEP = "keep"  # as client and kernel agree
     STRIP = "strip"  # as CLB's layer 7: the option is taken out of every SYN
 
 
 class Reuse(StrEnum):
     """When an idle connection to a target may carry another client's request (HAProxy's http-reuse)."""
 
-    NEVER = "never"
+    NEVER = "never"  # none for another client
     SAFE = "safe"  # not for the first request of a client's connection
-    ALWAYS = "always"
+    ALWAYS = "always"  # for the first, too
 
 
 class Tunnel(StrEnum):
     """What becomes of a request that wants the connection for itself."""
 
-    TUNNEL = "tunnel"
+    TUNNEL = "tunnel"  # passed on, bytes in both directions from then on
     REFUSE = "refuse"
 
 
@@ -93,9 +93,9 @@ class RealIpMode(StrEnum):
 class Scheduler(StrEnum):
     """Which target is next."""
 
-    WRR = "wrr"
-    LEAST_CONN = "least_conn"
-    IP_HASH = "ip_hash"
+    WRR = "wrr"  # in turn, by weight
+    LEAST_CONN = "least_conn"  # the fewest connections in use, by weight
+    IP_HASH = "ip_hash"  # by the client's address
 
 
 class Nat(StrEnum):
@@ -109,8 +109,8 @@ class SessionType(StrEnum):
     """What ties a client to a target."""
 
     NONE = "none"
-    SOURCE_IP = "source_ip"
-    COOKIE_INSERT = "cookie_insert"
+    SOURCE_IP = "source_ip"  # its address
+    COOKIE_INSERT = "cookie_insert"  # a cookie in the answer
 
 
 class AllDown(StrEnum):
@@ -123,16 +123,16 @@ class AllDown(StrEnum):
 class Then(StrEnum):
     """What becomes of connections that outlive a drain."""
 
-    RST = "rst"
-    FIN = "fin"
-    LEAVE = "leave"
+    RST = "rst"  # reset, both ends
+    FIN = "fin"  # closed, both ends
+    LEAVE = "leave"  # they end when they end
 
 
 class CheckType(StrEnum):
     """What a health check does."""
 
     TCP = "tcp"  # connects, and ends with RST: no TIME_WAIT anywhere
-    HTTP = "http"
+    HTTP = "http"  # asks, and looks at the status
     CUSTOM = "custom"  # sends bytes and expects bytes, over TCP or UDP as the listener's protocol is
     PING = "ping"  # ICMP echo, and for UDP a datagram that must not be answered by "port unreachable"
 
@@ -151,8 +151,8 @@ class Admin(_Table, frozen=True, kw_only=True):
 class Certificate(_Table, frozen=True, kw_only=True):
     """A certificate chain and its key, as PEM files; which names it is for is read from it."""
 
-    certificate: str
-    key: str
+    certificate: str  # of the server first, then of those who signed it
+    key: str  # not encrypted
 
 
 class Tls(_Table, frozen=True, kw_only=True):
@@ -170,9 +170,9 @@ class ClientSide(_Table, frozen=True, kw_only=True):
     header_timeout: Annotated[float, _seconds(0.1, HOUR)] = 60.0  # for the whole head: 408
     body_timeout: Annotated[float, _seconds(0.1, HOUR)] = 60.0  # between two reads: 408
     send_timeout: Annotated[float, _seconds(0.1, HOUR)] = 60.0  # a client that does not read: reset
-    idle: Annotated[float, _seconds(1, HOUR)] | None = None  # layer 4 and tunnels; None: tcp 900 s, udp 300 s
+    idle: Annotated[float, _seconds(1, HOUR)] | None = None  # layer 4 and tunnels; left out: tcp 15m, udp 5m
     close: ClientClose = ClientClose.FIN
-    close_wait: Annotated[float, _seconds(0, 60)] = 1.0
+    close_wait: Annotated[float, _seconds(0, 60)] = 1.0  # with close = "peer"
 
 
 class UpstreamSide(_Table, frozen=True, kw_only=True):
@@ -182,9 +182,9 @@ class UpstreamSide(_Table, frozen=True, kw_only=True):
     reuse: Reuse = Reuse.SAFE
     idle: Annotated[float, _seconds(0.1, HOUR)] = 4.0  # keep it below the target's own keepalive timeout
     pool_max: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 256  # idle connections to one target, each worker
-    connect_timeout: Annotated[float, _seconds(0.1, 120)] = 4.0
-    read_timeout: Annotated[float, _seconds(0.1, HOUR)] = 60.0
-    send_timeout: Annotated[float, _seconds(0.1, HOUR)] = 60.0
+    connect_timeout: Annotated[float, _seconds(0.1, 120)] = 4.0  # then another target, or 504
+    read_timeout: Annotated[float, _seconds(0.1, HOUR)] = 60.0  # between two reads of an answer: 504
+    send_timeout: Annotated[float, _seconds(0.1, HOUR)] = 60.0  # a target that does not read: 504
     retries: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1  # where nothing was answered and the method allows it
     close: UpstreamClose = UpstreamClose.RST
     source: tuple[str, ...] = ()  # "10.0.0.2", "10.0.0.3:20000-39999"
@@ -193,7 +193,7 @@ class UpstreamSide(_Table, frozen=True, kw_only=True):
 class RealIp(_Table, frozen=True, kw_only=True):
     """Who the client is, told to the target and believed of whoever stands in front."""
 
-    mode: RealIpMode | None = None  # None: xff for http and https, none for the others
+    mode: RealIpMode | None = None  # left out: xff for http and https, else none
     trusted: tuple[str, ...] = ()  # networks whose X-Forwarded-For and PROXY header are believed
     accept_proxy: bool = False  # every connection from a trusted network begins with a PROXY header, v1 or v2
 
@@ -201,16 +201,16 @@ class RealIp(_Table, frozen=True, kw_only=True):
 class Limits(_Table, frozen=True, kw_only=True):
     """What a request may be at most: 414, 431, 413."""
 
-    request_line: Annotated[int, _size(256, 256 * K)] = 8 * K
+    request_line: Annotated[int, _size(256, 256 * K)] = 8 * K  # method, target and version
     header_size: Annotated[int, _size(1 * K, 256 * K)] = 32 * K  # the whole head
-    header_count: Annotated[int, msgspec.Meta(ge=10, le=1000)] = 100
-    body_size: Annotated[int, _size(1, 10240 * M)] = 60 * M
+    header_count: Annotated[int, msgspec.Meta(ge=10, le=1000)] = 100  # header fields
+    body_size: Annotated[int, _size(1, 10240 * M)] = 60 * M  # CLB's client_max_body_size
 
 
 class Rule(_Table, frozen=True, kw_only=True):
     """Domain and path, and the pool they go to."""
 
-    pool: str
+    pool: str  # by name
     domain: str = "_default"  # exact, *.x, x.*, ~regex, or _default
     path: str = "/"  # nginx: "= /exact", "^~ /prefix", "~ regex", "~* regex", "/prefix"
 
@@ -218,13 +218,13 @@ class Rule(_Table, frozen=True, kw_only=True):
 class Listener(_Table, frozen=True, kw_only=True):
     """Addresses and ports, and what is spoken there."""
 
-    name: str
+    name: str  # letters, digits, dots, _ and -
     bind: tuple[str, ...]  # "0.0.0.0:80", "[::]:80", "unix:/path"
     protocol: Protocol = Protocol.HTTP
-    engine: Engine | None = None  # None: the file's
-    backlog: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 4096
-    max_conn: Annotated[int, msgspec.Meta(ge=-1)] = -1
-    max_cps: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    engine: Engine | None = None  # left out: the file's
+    backlog: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 4096  # not accepted yet; listen(2)
+    max_conn: Annotated[int, msgspec.Meta(ge=-1)] = -1  # clients' connections at once; -1: no limit
+    max_cps: Annotated[int, msgspec.Meta(ge=-1)] = -1  # new connections a second; -1: no limit
     timestamps: Timestamps = Timestamps.KEEP
     upgrade: Tunnel = Tunnel.TUNNEL  # WebSocket and other `Upgrade`
     connect: Tunnel = Tunnel.REFUSE  # the method CONNECT
@@ -241,14 +241,14 @@ class Session(_Table, frozen=True, kw_only=True):
     """Keeps a client with one target; CLB: with wrr only."""
 
     type: SessionType = SessionType.NONE
-    ttl: Annotated[float, _seconds(30, 86400)] = HOUR
-    cookie: str = "CLBSESSION"
+    ttl: Annotated[float, _seconds(30, 86400)] = HOUR  # since a client was last seen
+    cookie: str = "CLBSESSION"  # its name
 
 
 class Drain(_Table, frozen=True, kw_only=True):
     """What becomes of connections to a target that left or has weight 0."""
 
-    timeout: Annotated[float, _seconds(0, HOUR)] = 30.0
+    timeout: Annotated[float, _seconds(0, HOUR)] = 30.0  # they may end by themselves for so long
     then: Then = Then.RST
 
 
@@ -256,7 +256,7 @@ class HttpCheck(_Table, frozen=True, kw_only=True):
     """What an HTTP health check asks and accepts."""
 
     method: str = "HEAD"  # HEAD or GET
-    path: str = "/"
+    path: str = "/"  # and a query, if the check needs one
     host: str = ""  # "": the target's address
     expect: tuple[str, ...] = ("1xx", "2xx", "3xx", "4xx")
 
@@ -264,20 +264,20 @@ class HttpCheck(_Table, frozen=True, kw_only=True):
 class CustomCheck(_Table, frozen=True, kw_only=True):
     """Bytes to send and to expect: text, or hexadecimal with `hex = true`; at most 500 bytes each."""
 
-    send: str = ""
-    expect: str = ""
-    hex: bool = False
+    send: str = ""  # "": nothing
+    expect: str = ""  # must come, somewhere in what comes
+    hex: bool = False  # both are hexadecimal digits
 
 
 class Health(_Table, frozen=True, kw_only=True):
     """When a target is healthy. CLB's defaults and ranges."""
 
-    enabled: bool = True
-    type: CheckType | None = None  # None: tcp; ping for a pool of udp listeners
-    interval: Annotated[float, _seconds(1, 300)] = 5.0
-    timeout: Annotated[float, _seconds(0.1, 60)] = 2.0
-    rise: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
-    fall: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    enabled: bool = True  # false: every target always gets traffic
+    type: CheckType | None = None  # left out: tcp; ping for a pool of udp listeners
+    interval: Annotated[float, _seconds(1, 300)] = 5.0  # layer 4: from check to check; http: from its end
+    timeout: Annotated[float, _seconds(0.1, 60)] = 2.0  # shorter than the interval
+    rise: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3  # good ones in a row make it healthy
+    fall: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3  # bad ones in a row make it unhealthy
     http: HttpCheck = HttpCheck()
     custom: CustomCheck = CustomCheck()
 
@@ -292,7 +292,7 @@ class Target(_Table, frozen=True, kw_only=True):
 class Pool(_Table, frozen=True, kw_only=True):
     """Targets among which a scheduler chooses."""
 
-    name: str
+    name: str  # letters, digits, dots, _ and -
     scheduler: Scheduler = Scheduler.WRR
     nat: Nat = Nat.FULL
     session: Session = Session()
@@ -305,8 +305,8 @@ class Pool(_Table, frozen=True, kw_only=True):
 class Configuration(_Table, frozen=True, kw_only=True):
     """A whole file."""
 
-    schema: int = 1
-    engine: Engine = Engine.EMBEDDED
+    schema: int = 1  # of this file
+    engine: Engine = Engine.EMBEDDED  # a listener may say otherwise
     workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0  # processes, or HAProxy's threads; 0: one per core
     user: str = ""  # root becomes this user once everything is bound; "": nobody
     access_log: str = ""  # a file of JSON lines; "-" = standard output, "" = none

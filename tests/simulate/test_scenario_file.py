@@ -105,7 +105,7 @@ def test_units_and_short_names() -> None:
         ("[clients]\ncount = 2.5", 2, "a whole number"),
         ("[clients]\ncount = true", 2, "a whole number"),
         ("duration = '3 fortnights'", 1, "30s"),
-        ("duration = -3", 1, "from 0.001"),
+        ("duration = -3", 1, "from 1ms"),
         ("[arrivals]\nprocess = 'poison'", 2, "did you mean poisson?"),
         ("[arrivals]\nrate = '50k/x'", 2, "50k/s"),
         ("[arrivals]\ntimes = [1, 'a']", 2, "expected `float`"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,12 @@ import pytest
 from kit.run_timewait import BAD_USAGE, INTERRUPTED, MACHINE, Result, interrupted, timewait
 from report import samples
 from simulate.clusters import Dask, dask
+from timewait.cli.simulate import files
+from timewait.cli.simulate.wishes import Wishes
 from timewait.run import RunFile
+from timewait.simulate import sweep
 from timewait.simulate.scenario_file import names
+from timewait.simulate.world import Scenario
 
 COMPILING = 110  # seconds: whichever test comes first compiles the engine
 
@@ -140,9 +146,15 @@ def test_a_scenario_of_ones_own(tmp_path: Path) -> None:
         (("nat", "--clients", "9M", "--addresses", "64"), "9,000,000 clients are more than the 4,128,768 tuples"),
         (("nat", "--kernel", "2.6.33"), "nearest: 2.6.32"),
         (("nat", "--kernel", "6.18", "--recycle"), "was removed in 4.12"),
-        (("nat", "--timestamps", "maybe"), "tcp_timestamps"),
+        (("",), "simulate list"),
+        (("nat", "--timestamps", "maybe"), "write one of on, off"),
+        (("nat", "--save", "x", "--html", "./x"), "two names"),
+        (("nat", "--html", ""), "--html '': name a file"),
+        (("nat", "--set", "arrivals.times=1,2"), "--trace FILE"),
+        (("nat", "--set", "tick=1ms", "--duration", "100d"), "give tick a longer time"),
+        (("port-wall", "--ports", "60k"), "from 1 to 45,536, or LOW-HIGH"),
         (("nat", "--rate", "fast"), "50k/s"),
-        (("nat", "--duration", "-3"), "duration"),
+        (("nat", "--duration", "-3"), "write a duration from 1ms to 3660d"),
         (("nat", "--close", "nobody"), "server, client, reset"),
         (("nat", "--set", "nat.adresses=3"), "nat.addresses"),
         (("nat", "--set", "tcp_tw_reuse=1"), "clients.tcp_tw_reuse or server.tcp_tw_reuse"),
@@ -173,6 +185,15 @@ def test_files_that_are_wrong_are_one_sentence(tmp_path: Path) -> None:
     trace = tmp_path / "times.txt"
     trace.write_text("1\n2\n1.5\n")
     assert "times.txt line 3: 1.5 is before 2" in refused("nat", "--trace", trace)
+    trace.write_text("1e300\n")
+    assert "times.txt line 1: 1e300 is no moment" in refused("nat", "--trace", trace)
+    for line, told in (("seed = -1", "a whole number"), ("seed = 99999999999999999999", "ask.seed")):
+        bad.write_text(f"[ask]\n{line}\n")
+        assert told in refused(bad)
+    for times in ("[nan]", "[inf]", "[1e300]", "[-1]"):
+        bad.write_text(f"[arrivals]\nprocess = 'trace'\ntimes = {times}\n")
+        assert "arrivals.times: number 1" in refused(bad)
+    bad.write_text("[server]\n\nkernal = '6.18'\n")
     assert "is no saved run" in refused("--from", bad)
     assert "is no saved sweep" in refused("--resume", bad)
 
@@ -230,8 +251,8 @@ def test_a_cluster_gives_the_same_and_may_die(cluster: Dask, tmp_path: Path) -> 
     assert file.read_bytes().count(b"\n") > 2
 
 
-def test_what_a_measured_run_would_have_met(tmp_path: Path) -> None:
-    file = tmp_path / "run.jsonl"
+def saved_run(file: Path) -> Path:
+    """A measured run that ran out of ports."""
     run = samples.exhausted()
     run.host.kernel = "6.12.1"
     run.host.sysctls = {"net.ipv4.tcp_tw_reuse": "0", "net.ipv4.tcp_timestamps": "1"}
@@ -241,6 +262,11 @@ def test_what_a_measured_run_would_have_met(tmp_path: Path) -> None:
         for tick, snapshot in zip(run.ticks, run.snapshots, strict=True):
             saved.tick(tick, snapshot)
         saved.end(run)
+    return file
+
+
+def test_what_a_measured_run_would_have_met(tmp_path: Path) -> None:
+    file = saved_run(tmp_path / "run.jsonl")
     found = answer("--from", file, "--set", "tcp_tw_reuse=1")
     measured, before, after = found["columns"].values()
     assert list(found["columns"]) == ["measured", "simulated", "changed"]
@@ -249,6 +275,43 @@ def test_what_a_measured_run_would_have_met(tmp_path: Path) -> None:
     shown = simulate("--from", file, "--set", "tcp_tw_reuse=1", "--html", tmp_path / "page.html")
     assert "0% with tcp_tw_reuse=1." in shown.stdout
     assert "Side by side" in (tmp_path / "page.html").read_text()
+
+
+def test_a_comparison_that_is_interrupted_keeps_what_was_done(tmp_path: Path) -> None:
+    words = ("--from", saved_run(tmp_path / "run.jsonl"), "--set", "clients.count=500", "--set", "tcp_tw_reuse=1")
+    began = time.monotonic()
+    done = interrupted(
+        "simulate", *words, "--set", "arrivals.rate=40k", "--set", "duration=1h", "--json", "--quiet",
+        send=signal.SIGINT, when=lambda: time.monotonic() - began > 6.0,
+    )  # fmt: skip
+    assert done.exit_code == INTERRUPTED, done.stderr
+    if done.stdout:  # the simulation as it was is done, the changed one is not
+        assert list(done.json["columns"]) == ["measured", "simulated"]
+        assert done.json["interrupted"] == "SIGINT"
+        assert "simulated: 1 of 1, changed: 0 of 1" in done.json["notes"][-1]
+    else:
+        assert "before anything was simulated" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--save", "--html"])
+def test_a_full_disk_costs_the_file_and_not_the_answer(flag: str) -> None:
+    done = simulate("port-wall", flag, "/dev/full", "--quiet")
+    assert done.exit_code == BAD_USAGE
+    assert "comes after 2 s" in done.stdout
+    assert done.stderr == f"timewait: {flag} /dev/full: No space left on device\n"
+
+
+def test_a_sweep_whose_file_fills_up_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plan = sweep.Plan(Scenario(), (), 1, 2)
+    kept = files.Kept(Wishes(save=str(tmp_path / "sweep.jsonl")), plan, [])
+
+    def full(self: sweep.SweepFile, done: sweep.Done) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sweep.SweepFile, "add", full)
+    kept.add(sweep.Done(0, 0, {}))
+    with pytest.raises(files.FileError, match="not all of the sweep"):
+        kept.close()
 
 
 def test_a_refused_simulation_leaves_no_file_and_touches_none(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import difflib
 import itertools
 from typing import NamedTuple
 
+from timewait.durations import written as duration
+from timewait.simulate.settings import DURATIONS
 from timewait.simulate.world import (
     PortChoice,
     Process,
@@ -60,8 +62,10 @@ class _Range(NamedTuple):
     whole: bool = False
 
 
+MOST_SECONDS = 10 * 366 * 86400.0  # what can be simulated
+
 _RANGES = (
-    _Range("duration", 0.001, 10 * 366 * 86400.0),
+    _Range("duration", 0.001, MOST_SECONDS),
     _Range("tick", 0.001, 86400.0),
     _Range("clients.count", 1, 100_000_000, True),
     _Range("clients.hz", 0, 1000, True),
@@ -98,18 +102,26 @@ _RANGES = (
 )
 
 
+def _span(field: str, low: float, high: float, whole: bool) -> str:
+    if field in DURATIONS:
+        return f"a duration from {duration(low)} to {duration(high)}"
+    if whole:
+        return f"a whole number from {low:,.0f} to {high:,.0f}"
+    return f"a number from {low:,g} to {high:,.0f}"
+
+
 def _numbers(scenario: Scenario) -> None:
     for field, low, high, whole in _RANGES:
         value: object = scenario
         for part in field.split("."):
             value = getattr(value, part) if value is not None else None
         if isinstance(value, int | float) and not low <= value <= high:
-            kind = "a whole number" if whole else "a number"
-            raise WorldError(f"{field} = {value:g}: write {kind} from {low:g} to {high:g}")
+            raise WorldError(f"{field} = {value:g}: write {_span(field, low, high, whole)}")
     clients, server, nat = scenario.clients, scenario.server, scenario.nat
     if clients.uptime_low > clients.uptime_high:
         raise WorldError(
-            f"clients.uptime_low = {clients.uptime_low:g} is above uptime_high = {clients.uptime_high:g}"
+            f"clients.uptime_low = {duration(clients.uptime_low)} is above uptime_high = "
+            f"{duration(clients.uptime_high)}"
         )
     if nat is not None and nat.low > nat.high:
         raise WorldError(f"nat.low = {nat.low} is above nat.high = {nat.high}")
@@ -130,13 +142,14 @@ def _arrivals(scenario: Scenario) -> None:
     times = scenario.arrivals.times
     if scenario.arrivals.process is Process.TRACE and not times:
         raise WorldError("arrivals.times is empty: a trace needs the moments at which connections are opened")
+    for number, at in enumerate(times, 1):
+        if not 0 <= at <= MOST_SECONDS:
+            raise WorldError(f"arrivals.times: number {number}, {at:g}, is no moment from 0 to {MOST_SECONDS:,.0f} s")
     for number, (first, second) in enumerate(itertools.pairwise(times), 2):
         if second < first:
             raise WorldError(
                 f"arrivals.times: number {number}, {second:g}, is before the one in front of it, {first:g}"
             )
-    if times and times[0] < 0:
-        raise WorldError(f"arrivals.times: {times[0]:g} is before the simulation begins")
 
 
 def _tuples(scenario: Scenario, knobs: Knobs) -> None:
@@ -161,6 +174,7 @@ SLOT = 136  # a connection that is open or being opened
 RESTING = 24  # a port at rest
 BOX = 1 << 20  # a ring of the milliseconds in which TIME_WAITs end
 GROWTH = 2  # what grows doubles
+TICK = 3000  # a row of the record: counts, reasons, latencies
 PROGRAM = 240 << 20  # interpreter, NumPy, numba and its compiled code
 
 
@@ -182,6 +196,7 @@ def memory(scenario: Scenario) -> dict[str, int]:
         "boxes": BOX * (boxes + 2),
         "open": SLOT * GROWTH * max(1024, int(open_at_once(scenario))),
         "resting": RESTING * GROWTH * max(1024, int(min(tuples, rate_of(scenario) * rests))),
+        "ticks": int(TICK * scenario.duration / scenario.tick),
         "program": PROGRAM,
     }
     if scenario.backend is not None:
@@ -234,6 +249,7 @@ def refuse_if_too_large(scenario: Scenario, available: int) -> None:
         "five-tuples": "give nat.addresses, nat.low and nat.high a smaller range; without [nat] every client is an "
         "address with all its ports",
         "clients": "simulate fewer clients",
+        "ticks": "give tick a longer time",
         "open": "lower arrivals.rate or shorten how long a connection lasts",
     }.get(largest, "simulate less")
     raise WorldError(

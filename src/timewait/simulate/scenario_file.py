@@ -47,6 +47,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     ask: Ask = Ask()
 
 
+MOST_SEED = 2**63 - 1
 SCENARIOS = "scenarios"
 SUFFIX = ".toml"
 
@@ -152,6 +153,8 @@ def checked_ask(ask: Ask) -> Ask:
         raise ScenarioError(
             f"ask.replications={ask.replications}: write a number from 1 to 10,000", ("ask", "replications")
         )
+    if not 0 <= ask.seed <= MOST_SEED:
+        raise ScenarioError(f"ask.seed={ask.seed}: write a whole number from 0 to {MOST_SEED}", ("ask", "seed"))
     return ask
 
 
@@ -198,8 +201,9 @@ def read_trace(path: Path) -> tuple[float, ...]:
             value = float(text)
         except ValueError:
             raise ScenarioError(f"{path} line {number}: {text!r} is no number of seconds") from None
-        if not 0 <= value < float("inf"):
-            raise ScenarioError(f"{path} line {number}: {text} is no moment after the beginning")
+        if not 0 <= value <= limits.MOST_SECONDS:
+            most = f"{limits.MOST_SECONDS:,.0f}"
+            raise ScenarioError(f"{path} line {number}: {text} is no moment from 0 to {most} s")
         if found and value < found[-1]:
             raise ScenarioError(f"{path} line {number}: {value:g} is before {found[-1]:g} in the line above; sort it")
         found.append(value)

@@ -16,7 +16,7 @@ import msgspec
 from timewait import durations
 from timewait.simulate import world
 from timewait.simulate.world import Scenario
-from timewait.tcp.knobs import SPANS
+from timewait.tcp.knobs import SPANS, Knobs
 
 Path = tuple[str, ...]  # ("nat", "addresses"); ("server", "sysctls", "tcp_timestamps")
 
@@ -127,6 +127,8 @@ def applied(raw: dict[str, Any], words: Path, value: Any) -> None:
     if path == ("nat", "ports"):
         _nat_ports(raw, value)
         return
+    if path[-1] == _LOCAL_PORTS and re.fullmatch(r"[0-9][0-9_.]*[kK]?", str(value)):
+        value = _range_of(raw, path, value)
     place = raw
     for word in path[:-1]:
         inner = place.get(word)
@@ -144,6 +146,20 @@ def _nat_ports(raw: dict[str, Any], value: Any) -> None:
         return
     low = int(nat.get("low", world.Nat().low))
     nat["low"], nat["high"] = low, low + _whole(("nat", "ports"), value) - 1
+
+
+def _range_of(raw: Mapping[str, Any], path: Path, value: Any) -> str:
+    """So many ports from the first on that there was."""
+    place: Any = raw
+    for word in path:
+        place = place.get(word) if isinstance(place, Mapping) else None
+    first = re.match(r"[0-9]+", str(place or ""))
+    low, number = int(first[0]) if first else Knobs().ip_local_port_range[0], _whole(path, value)
+    if not 1 <= number <= 65536 - low:
+        raise ScenarioError(
+            f"{'.'.join(path)}={value}: write a number of ports from 1 to {65536 - low:,}, or LOW-HIGH", path
+        )
+    return f"{low}-{low + number - 1}"
 
 
 def value_of(path: Path, value: Any) -> Any:
@@ -187,6 +203,10 @@ def _plain(path: Path, kind: Any, value: Any) -> Any:
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             raise ScenarioError(f"{'.'.join(path)}: write text in quotes", path)
         return str(value)
+    if isinstance(value, str):
+        raise ScenarioError(
+            f"{'.'.join(path)}={value}: that is a list; write it in a scenario file, or --trace FILE", path
+        )
     return value  # lists and tables: msgspec checks what is inside
 
 

@@ -130,6 +130,13 @@ def warm() -> None:
     simulate(Scenario(duration=0.01, clients=Clients(count=1)), 1, lambda share: None, lambda: False)
 
 
+def is_compiled() -> bool:
+    """Whether machine code of this engine is kept already; then a simulation begins in two seconds."""
+    from timewait.simulate.engine.run import is_kept
+
+    return is_kept()
+
+
 def play(job: Job) -> Done:
     """A job's figures."""
     return play_whole(job).done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from timewait.simulate.scenario_file import Asked, effective, find, names, with_
 from timewait.simulate.settings import ScenarioError
 from timewait.simulate.spread import Cluster, LostError, Processes, Spread, UnreachableError, alone, cores
 from timewait.simulate.sweep import Done, Job, Plan, SweepFileError
+from timewait.simulate.world import Scenario
 
+COMPILING = "compiling, once on this machine: about half a minute"
 LOST = 3  # this machine's or the cluster's fault, as of every command
 
 
@@ -100,9 +102,9 @@ def _single(wishes: Wishes, wanted: Asked, interrupt: Interrupt) -> int:
     if interrupt.name:
         reached = f"Interrupted by {interrupt.name}: {shown.reached(outcome, len(rows), ask.replications)}"
         made.notes.append(reached)
-    if wishes.save:
-        files.save_run(wishes.save, run)
     _show(wishes, made, lambda: json_out.simulation(made, outcome, ask, found, interrupt.name))
+    if wishes.save:  # after the answer, which a full disk shall not cost
+        files.save_run(wishes.save, run)
     return INTERRUPTED if interrupt.name else 0
 
 
@@ -111,6 +113,7 @@ def _replicated(wishes: Wishes, plan: Plan, interrupt: Interrupt) -> tuple[Outco
     spread = _spread(wishes, plan.jobs())
     if plan.replications == 1 and not isinstance(spread, Cluster):
         with progress(wishes.quiet) as told:
+            told(0.0, _beginning(plan.scenario.name))
             outcome = sweep.simulate(
                 plan.scenario, plan.seed, lambda share: told(share, plan.scenario.name), interrupt
             )
@@ -131,9 +134,14 @@ def _replicated(wishes: Wishes, plan: Plan, interrupt: Interrupt) -> tuple[Outco
 
 def _warm(spread: Spread, told: Told) -> None:
     if isinstance(spread, Processes):
-        told(0.0, "compiling, once on this machine")
+        told(0.0, _beginning("simulating"))
         sweep.warm()
         told(0.0, "simulating")
+
+
+def _beginning(text: str) -> str:
+    """What is done first."""
+    return text if sweep.is_compiled() else COMPILING
 
 
 def _spread(wishes: Wishes, jobs: list[Job]) -> Spread:
@@ -165,12 +173,13 @@ def _sweep(wishes: Wishes, plan: Plan, figure: str, done: list[Done], interrupt:
     if len(done) < whole:
         why = lost or f"interrupted by {interrupt.name}"
         reached = f"{why[0].upper()}{why[1:]}: {len(done)} of {whole} simulations done"
-        go_on = f" and kept; go on with `timewait simulate --resume {kept.rescue(done)}`" if done else ""
+        name = kept.rescue(done) if done else ""
+        go_on = f" and kept; go on with `timewait simulate --resume {name}`" if done and not kept.error else ""
         made.notes.append(f"{reached}{go_on}.")
-    kept.close()
     _show(wishes, made, lambda: json_out.grid(made, plan, done, interrupt.name or lost))
     if lost:
         print(f"timewait: {made.notes[-1]}", file=sys.stderr)
+    kept.close()
     return INTERRUPTED if interrupt.name else LOST if lost else 0
 
 
@@ -191,36 +200,54 @@ def _what_if(wishes: Wishes, interrupt: Interrupt) -> int:
         return _check(Asked(scenario=list(scenarios.values())[-1], ask=ask))
     for column, scenario in scenarios.items():
         plan = Plan(scenario, (), ask.seed, ask.replications, ask.figure)
-        _, rows = _replicated(wishes, plan, interrupt)
+        outcome, rows = _replicated(wishes, plan, interrupt)
+        if rows and not (outcome and outcome.interrupted and ask.replications == 1):
+            columns[column] = estimates(rows)  # a simulation of half the run is not to be held against all of it
         if interrupt.name:
-            print("timewait: interrupted before the comparison was complete", file=sys.stderr)
-            return INTERRUPTED
-        columns[column] = estimates(rows)
+            break
+    if len(columns) == 1:
+        print("timewait: interrupted before anything was simulated", file=sys.stderr)
+        return INTERRUPTED
     told = ", ".join(f"{setting.removeprefix('clients.')}={text}" for setting, text in changed.items())
-    made = shown.comparison(name, run, columns, before, told, ask.figure)
-    _show(wishes, made, lambda: json_out.comparison(made, columns, scenarios, changed))
-    return 0
+    made = shown.comparison(name, run, columns, before, told if "changed" in columns else "", ask.figure)
+    if interrupt.name:
+        made.notes.append(_cut_short(interrupt.name, columns, scenarios, ask.replications))
+    _show(wishes, made, lambda: json_out.comparison(made, columns, scenarios, changed, interrupt.name))
+    return INTERRUPTED if interrupt.name else 0
+
+
+def _cut_short(
+    signal: str, columns: Mapping[str, Mapping[str, Estimate]], scenarios: Mapping[str, Scenario], replications: int
+) -> str:
+    """What is missing of a comparison."""
+    done = {column: max(one.count for one in columns[column].values()) for column in scenarios if column in columns}
+    told = [f"{column}: {done.get(column, 0)} of {replications}" for column in scenarios]
+    return f"Interrupted by {signal}; simulations done: {', '.join(told)}."
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------
 
 
 def _show(wishes: Wishes, made: Simulation | Grid | Comparison, as_json: Callable[[], Any]) -> None:
-    from timewait.cli.consoles import Console, quiet_pipe
+    from timewait.cli.consoles import quiet_pipe
+
+    with quiet_pipe():
+        _print(wishes, made, as_json)
+    if wishes.html:  # after the answer, which a full disk shall not cost
+        files.save_page(wishes.html, made)
+
+
+def _print(wishes: Wishes, made: Simulation | Grid | Comparison, as_json: Callable[[], Any]) -> None:
+    from timewait.cli.consoles import Console
     from timewait.report import simulation
 
-    if wishes.html:
-        from timewait.report.simulation_page import write_html
-
-        write_html(made, wishes.html, __version__)
-    with quiet_pipe():
-        if wishes.json:
-            json_out.write(as_json())
-            return
-        console = Console(highlight=False)
-        if isinstance(made, Simulation):
-            console.print(simulation.simulation(made))
-        elif isinstance(made, Grid):
-            console.print(simulation.grid(made))
-        else:
-            console.print(simulation.comparison(made))
+    if wishes.json:
+        json_out.write(as_json())
+        return
+    console = Console(highlight=False)
+    if isinstance(made, Simulation):
+        console.print(simulation.simulation(made))
+    elif isinstance(made, Grid):
+        console.print(simulation.grid(made))
+    else:
+        console.print(simulation.comparison(made))

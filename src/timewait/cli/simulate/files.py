@@ -6,6 +6,7 @@ from pathlib import Path
 
 from timewait import __version__
 from timewait.cli.simulate.wishes import Wishes, count, seed_of
+from timewait.report.simulated import Comparison, Grid, Simulation
 from timewait.run import Run, RunFile, RunFileError, load
 from timewait.simulate.scenario_file import Ask, checked_ask
 from timewait.simulate.sweep import Done, Plan, SweepFile, read
@@ -76,33 +77,59 @@ def save_run(name: str, run: Run) -> None:
         raise FileError(f"--save {name}: {file.error.strerror}")
 
 
+def save_page(name: str, made: Simulation | Grid | Comparison) -> None:
+    """Raises FileError."""
+    from timewait.report.simulation_page import write_html
+
+    try:
+        write_html(made, name, __version__)
+    except OSError as error:
+        raise FileError(f"--html {name}: {error.strerror}") from None
+
+
 class Kept:
     """The file of a sweep: the one asked for, the one it goes on with, or none until it must be rescued."""
 
     def __init__(self, wishes: Wishes, plan: Plan, done: list[Done]) -> None:
-        self.plan, self.name = plan, wishes.resume or wishes.save or ""
+        self.plan, self.name, self.error = plan, wishes.resume or wishes.save or "", ""
         self._file: SweepFile | None = None
-        if wishes.resume:
-            self._file = SweepFile.go_on(Path(wishes.resume))
-        elif wishes.save:
-            self._file = SweepFile.create(Path(wishes.save), plan, __version__)
+        try:
+            if wishes.resume:
+                self._file = SweepFile.go_on(Path(wishes.resume))
+            elif wishes.save:
+                self._file = SweepFile.create(Path(wishes.save), plan, __version__)
+        except OSError as error:
+            raise FileError(f"{self.name}: cannot be written ({error.strerror})") from None
 
     def add(self, one: Done) -> None:
-        if self._file is not None:
-            self._file.add(one)
+        """Where the disk is full, the sweep goes on: what it says is shown all the same."""
+        try:
+            if self._file is not None and not self.error:
+                self._file.add(one)
+        except OSError as error:
+            self.error = f"{self.name}: {error.strerror}; not all of the sweep is in that file"
 
     def rescue(self, done: list[Done]) -> str:
         """The name of a file that holds all that is done."""
         if self._file is None:
             self.name = next(name for name in _names() if not Path(name).exists())
-            self._file = SweepFile.create(Path(self.name), self.plan, __version__)
-            for one in done:
-                self._file.add(one)
+            try:
+                self._file = SweepFile.create(Path(self.name), self.plan, __version__)
+                for one in done:
+                    self._file.add(one)
+            except OSError as error:
+                self.error = f"{self.name}: what was done cannot be kept ({error.strerror})"
         return self.name
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        """Raises FileError where something of the sweep could not be written, now or before."""
+        try:
+            if self._file is not None:
+                self._file.close()
+        except OSError as error:
+            self.error = self.error or f"{self.name}: {error.strerror}"
+        if self.error:
+            raise FileError(self.error)
 
 
 def _names() -> list[str]:

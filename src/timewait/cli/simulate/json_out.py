@@ -89,6 +89,7 @@ def comparison(
     columns: Mapping[str, Mapping[str, Estimate]],
     scenarios: Mapping[str, Scenario],
     changed: Mapping[str, str],
+    interrupted: str = "",
 ) -> dict[str, Any]:
     """A measured run beside simulations of it."""
     return {
@@ -99,4 +100,5 @@ def comparison(
         "columns": {name: _estimates(found) for name, found in columns.items()},
         "scenarios": {name: msgspec.to_builtins(one) for name, one in scenarios.items()},
         "notes": shown.notes,
+        "interrupted": interrupted or None,
     }

@@ -49,6 +49,8 @@ def _lines() -> Told:
     def told(share: float, text: str) -> None:
         nonlocal last, first
         now = time.monotonic()
+        if share == 0 and text.startswith("compiling"):
+            print(text, file=sys.stderr, flush=True)
         if not 0 < share < 1:
             return
         if not first[0]:

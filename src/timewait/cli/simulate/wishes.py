@@ -9,6 +9,7 @@ import msgspec
 from timewait.plan import PlanError, parse_count
 from timewait.simulate.measured import full_name
 from timewait.simulate.scenario_file import (
+    MOST_SEED,
     Ask,
     Asked,
     checked_ask,
@@ -22,7 +23,6 @@ from timewait.simulate.settings import ScenarioError
 from timewait.simulate.world import Scenario
 
 MOST_WORKERS = 1024
-MOST_SEED = 2**63 - 1
 
 
 class Wishes(msgspec.Struct, kw_only=True, frozen=True):
@@ -64,6 +64,7 @@ _FLAGS = {
     "timestamps": "server.timestamps",
     "duration": "duration",
 }
+TIMESTAMPS = ("on", "off", "0", "1", "2")  # 2: without a random offset
 _WORLD = (*_FLAGS, "ports", "recycle", "trace", "settings")
 
 
@@ -73,7 +74,7 @@ def refuse_contradictions(wishes: Wishes) -> None:
     told = {"scenario": "a scenario", "run": "--from", "resume": "--resume"}
     if len(sources) > 1:
         raise ScenarioError(f"{told[sources[0]]} and {told[sources[1]]} exclude each other; give one of them")
-    if not sources:
+    if not sources or wishes.scenario == "":
         raise ScenarioError("which scenario? `timewait simulate list` shows the ready-made ones; or name a TOML file")
     given = [name for name in (*_WORLD, "sweep", "seed", "replications", "save") if _given(getattr(wishes, name))]
     if wishes.resume is not None and given:
@@ -82,6 +83,17 @@ def refuse_contradictions(wishes: Wishes) -> None:
         raise ScenarioError("--from compares one change with what was; leave --sweep out, or give --set each value")
     if wishes.run is not None and wishes.save is not None:
         raise ScenarioError("--from makes a comparison, which --json and --html keep; leave --save out")
+    for name in ("trace", "run", "resume", "save", "html"):
+        if getattr(wishes, name) == "":
+            raise ScenarioError(f"--{'from' if name == 'run' else name} '': name a file")
+    if (
+        wishes.save is not None
+        and wishes.html is not None
+        and Path(wishes.save).resolve() == Path(wishes.html).resolve()
+    ):
+        raise ScenarioError(f"--save and --html both write {wishes.html}; give them two names")
+    if wishes.timestamps is not None and wishes.timestamps not in TIMESTAMPS:
+        raise ScenarioError(f"--timestamps {wishes.timestamps!r}: write one of {', '.join(TIMESTAMPS)}")
     if wishes.scheduler is not None and wishes.workers is not None:
         raise ScenarioError("--scheduler runs on the workers of the cluster; leave --workers out")
 

@@ -76,6 +76,15 @@ def engine(compiled: bool) -> Engine:
     return Engine(*compiler(plain))
 
 
+def is_kept() -> bool:
+    """Whether the compiled engine lies in the cache."""
+    import numba
+
+    from timewait.simulate.engine.compiled import cache_folder, digest
+
+    return any((cache_folder() / digest(engine(False), numba.__version__)).glob("**/step.advance*.nbc"))
+
+
 def available_memory() -> int:
     """Octets that may be taken: MemAvailable of /proc/meminfo; everything where that cannot be read."""
     try:

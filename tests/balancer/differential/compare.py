@@ -13,7 +13,7 @@ from balancer.differential.fronts import FRONTS, fronts
 from balancer.differential.recording import Recorder, Seen
 
 PATIENCE = 20.0  # seconds for one case
-QUIET = 0.5  # seconds without an answer, then the client closes its half: who waits for more learns that none comes
+QUIET = 1.0  # seconds without an answer, then the client closes its half: who waits for more learns that none comes
 AT_ONCE = 600
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")

@@ -128,7 +128,7 @@ EXPLAINED = {case: reason for reason, (_, cases) in WHY.items() for case in case
 _REFUSED, _AS_LENGTH = "400", "200; POST / with 44 bytes"
 _INNER_APART = "200 200 400; POST / with 4 bytes; GET /smuggled"
 
-MUTATED: dict[tuple[str, str, str], str] = {
+MUTATED: dict[tuple[str, ...], str] = {
     (_REFUSED, "400", "501"): "nginx says 501 to every value that is not exactly `chunked`.",
     (_REFUSED, "400", _AS_LENGTH): "nginx leaves out a field whose name is none, and Content-Length is left.",
     (_REFUSED, "400", _INNER_APART): "The same; what follows Content-Length is the next request, for the target too.",
@@ -147,3 +147,60 @@ MUTATED: dict[tuple[str, str, str], str] = {
     ): "A bare LF first ends the head for HAProxy, and the target misses Host.",
 }
 """(this balancer, HAProxy, nginx) -> why, for the mutations of Transfer-Encoding that end differently."""
+
+ANSWER_WHY: dict[str, tuple[str, tuple[str, ...]]] = {
+    "Answers that end with their connection": (
+        "Here, as in nginx, they are chunked for a client of HTTP/1.1, whose connection stays; HAProxy closes it.",
+        ("until the end", "HTTP/1.0, until the end"),
+    ),
+    "Answers without a body": (
+        "A 204 that announces a body is refused: what follows would be that body, or the next answer.",
+        ("204 with a length", "204 chunked"),
+    ),
+    "Answers to something else": (
+        "101 where nothing asked for it is refused, as by HAProxy; nginx goes over to a tunnel. What does not begin "
+        "with a status line is an answer of HTTP/0.9 for nginx, and reaches the client.",
+        ("101 unasked", "garbage"),
+    ),
+    "Lengths of answers": (
+        "As strict as toward requests. nginx takes the last of two lengths, and the end of the connection for one it "
+        "cannot read.",
+        (
+            "both lengths",
+            "two equal lengths",
+            "two lengths",
+            "a list of equal lengths",
+            "an empty length",
+            "-5",
+            "chunked in HTTP/1.0",
+            "gzip, chunked",
+        ),
+    ),
+    "Heads of answers": (
+        "Line ends, fields, versions and statuses (100 to 599) are held to the grammar. HAProxy and nginx pass on "
+        "some that this client (h11) then cannot read (`bad`).",
+        (
+            "bare LF everywhere",
+            "NUL in a value",
+            "obs-fold",
+            "no colon",
+            "brackets in a name",
+            "HTTP/1.2",
+            "HTTP/2.0",
+            "status 99",
+            "status 999",
+        ),
+    ),
+    "Chunks of answers": (
+        "A chunk that is wrong before anything was passed on makes 502; nginx has sent the head by then, and breaks "
+        "off.",
+        (
+            "chunk size 0x5",
+            "a blank after a chunk size",
+            "bare LF after a chunk size",
+            "a chunk longer than its size",
+        ),
+    ),
+}
+
+ANSWERS_EXPLAINED = {case: reason for reason, (_, cases) in ANSWER_WHY.items() for case in cases}

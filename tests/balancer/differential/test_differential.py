@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from balancer.differential.answers import ANSWERS, answered
 from balancer.differential.cases import CASES
 from balancer.differential.compare import Result, compared
 from balancer.differential.fronts import versions
-from balancer.differential.page import MUTATED_CASES, groups, page
-from balancer.differential.reasons import EXPLAINED, MUTATED
+from balancer.differential.page import MUTATED_CASES, groups, line, page
+from balancer.differential.reasons import ANSWERS_EXPLAINED, EXPLAINED, MUTATED
 from balancer.http.through import through
 
 PAGE = Path(__file__).parents[3] / "docs" / "http-differences.md"
@@ -19,6 +20,12 @@ PAGE = Path(__file__).parents[3] / "docs" / "http-differences.md"
 def results() -> tuple[Result, Result]:
     """Of all cases, and of all mutations; once for all tests."""
     return compared(CASES), compared(MUTATED_CASES)
+
+
+@functools.cache
+def answers() -> dict[str, tuple[str, ...]]:
+    """Of all that a target says."""
+    return answered()
 
 
 def test_nothing_reaches_a_target_here_that_it_cannot_read() -> None:
@@ -45,12 +52,27 @@ def test_a_running_balancer_lets_through_what_its_message_layer_does() -> None:
                 assert closed or passed.heads[count].is_connect or not passed.complete, name
 
 
+def test_no_answer_confuses_a_client_or_reaches_the_next_request() -> None:
+    for name in ANSWERS:
+        said = answers()[name][0]
+        assert "bad" not in said.split(), name
+        assert said.endswith(("cut", ", then 200 good")), name
+
+
+def test_the_page_says_what_this_balancer_does() -> None:
+    text = PAGE.read_text()
+    ours = [(name, results()[0].said(name)[0]) for name in CASES]
+    ours += [(name, said[0]) for name, said in answers().items()]
+    assert [cells for cells in ours if line(cells)[:-1] not in text] == []
+
+
 def test_every_difference_has_a_reason_and_every_reason_a_difference() -> None:
+    """Of the versions that the page is about; what others do may differ, and then only our column is held."""
     cases, mutated = results()
-    assert set(EXPLAINED) <= set(CASES)
+    text = PAGE.read_text()
+    if page(cases, mutated, answers(), versions()).split("\n## ")[0] != text.split("\n## ")[0]:
+        return
     assert {case for case in CASES if cases.differ(case)} == set(EXPLAINED)
     assert {said for said in groups(mutated) if len(set(said)) > 1} == set(MUTATED)
-
-
-def test_the_page_says_what_they_did() -> None:
-    assert PAGE.read_text() == page(*results(), versions()), "make docs-http writes it again"
+    assert {name for name, said in answers().items() if len(set(said)) > 1} == set(ANSWERS_EXPLAINED)
+    assert text == page(cases, mutated, answers(), versions()), "make docs-http writes it again"

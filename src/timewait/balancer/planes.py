@@ -54,7 +54,7 @@ class Planes:
                 else:
                     await self._begin(engine, after, rotations)
                 done.append(engine)
-        except BalancerError:
+        except Exception:
             await self._lead_back(done, before, old)
             raise
         for engine in [engine for engine in self._planes if engine not in wanted]:

@@ -10,21 +10,21 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import msgspec
 
 from timewait.balancer import changes, overlay, planes, rotation
-from timewait.balancer.config.model import AllDown, Configuration, Engine, Pool, Protocol, Target, Then
+from timewait.balancer.config.addresses import place
+from timewait.balancer.config.model import AllDown, Configuration, Engine, Pool, Then
 from timewait.balancer.config.units import duration_text
 from timewait.balancer.drains import Drains
 from timewait.balancer.engine import BalancerError, DataPlane, Rotation
 from timewait.balancer.health.prober import Prober, Watched
-from timewait.balancer.health.probes import Check, Outcome, Probe, probe
-from timewait.balancer.health.windows import kind_of
+from timewait.balancer.health.probes import Outcome, Probe, probe
 from timewait.balancer.overlay import Hand, Key
 from timewait.balancer.rotation import Member, State
 from timewait.balancer.views import Drained, Kernel, Look, Stats, TargetHealth, Weighed
+from timewait.balancer.wish import Wish, shape
 from timewait.balancer.words import listed
 
 FIRST_LOOK = 0.5  # seconds the first round of checks may hold up the start
@@ -36,17 +36,6 @@ class AbsentError(BalancerError):
 
 class ConflictError(BalancerError):
     """It cannot be done as things are."""
-
-
-class _Wish(NamedTuple):
-    """What should be: the file, what was done by hand, who is on the way out (with the pool it was in)."""
-
-    file: Configuration
-    overlay: dict[Key, Hand]
-    leaving: dict[Key, Pool]
-
-    def effective(self) -> Configuration:
-        return overlay.effective(self.file, self.overlay, self.leaving)
 
 
 class Supervisor:
@@ -66,7 +55,7 @@ class Supervisor:
         self.file = file
         self.planes = planes.Planes(make, say)
         self.stopping = False
-        self._wish = _Wish(configuration, {}, {})
+        self._wish = Wish(configuration, {}, {})
         self._say, self._look, self._now = say, look, now
         self._prober = Prober(self._checked, make_check, now)
         self._drains = Drains(self.planes, say, now, self._departed)
@@ -158,7 +147,7 @@ class Supervisor:
     async def start(self) -> None:
         """Checks every target once, then accepts. Raises BalancerError, after which nothing is left running."""
         try:
-            self._watch(self._wish.effective(), first_decides=True)
+            self._begin_checks()
             await self._prober.first_round(FIRST_LOOK)
             self._told = self.rotations()
             await self.planes.start(self._wish.effective(), self._told)
@@ -217,7 +206,7 @@ class Supervisor:
         """Another target; it gets traffic once it was found healthy."""
         async with self._lock:
             key = (self._pool(pool).name, address)
-            if key in overlay.weights(self.configuration):
+            if place(address) in [place(one.addr) for one in self._pool(pool).target]:
                 raise ConflictError(f"target {address} is in pool {pool} already; `weight` changes its weight")
             laid = overlay.weighed(self._wish.overlay, self._wish.file, key, weight)
             await self._change(self._wish.file, laid)
@@ -253,19 +242,25 @@ class Supervisor:
 
     async def _change(self, file: Configuration, laid: dict[Key, Hand], *, again: bool = False) -> None:
         """Makes the wish true, or leaves all as it was. Under the lock. `again`: engines reload in any case."""
+        if self.stopping:
+            raise ConflictError("the balancer is ending; nothing is changed any more")
         before = self._wish
         was, will = overlay.weights(before.effective()), overlay.weights(overlay.effective(file, laid))
         pools = {pool.name: pool for pool in before.effective().pool}
         gone = [key for key in was if key not in will]
         leaving = {key: before.leaving.get(key, pools[key[0]]) for key in gone}
-        self._wish = _Wish(file, laid, leaving)
+        wish = Wish(file, laid, leaving)
+        wish.refuse_what_no_file_may_say()
+        self._wish = wish
         try:
-            self._watch(self._wish.effective(), first_decides=False)
+            self._begin_checks()
             await self._tell(again=again)
         except BaseException:
             self._wish = before
-            self._watch(before.effective(), first_decides=False)
+            self._begin_checks()
+            self._end_checks()
             raise
+        self._end_checks()
         self._drain_by(was, will, pools)
 
     def _drain_by(self, was: dict[Key, int], will: dict[Key, int], pools: dict[str, Pool]) -> None:
@@ -283,7 +278,7 @@ class Supervisor:
     async def _departed(self, key: Key) -> None:
         """A target that was on its way out is drained: the engines may forget it."""
         async with self._lock:
-            if self._wish.leaving.pop(key, None) is not None:
+            if self._wish.leaving.pop(key, None) is not None and not self.stopping:
                 try:
                     await self._tell()
                 except BalancerError as problem:
@@ -292,7 +287,7 @@ class Supervisor:
     async def _tell(self, *, again: bool = False) -> None:
         """Tells the engines what they do not know yet."""
         wanted, rotations = self._wish.effective(), self.rotations()
-        if again or _shape(wanted) != _shape(self._running):
+        if again or shape(wanted) != shape(self._running):
             await self.planes.reload(self._running, wanted, rotations, self._told)
         elif news := rotation.changed(self._told, rotations):
             await self.planes.rotate(news)
@@ -310,16 +305,20 @@ class Supervisor:
                 except Exception as problem:  # whatever it is, the next change tells them again
                     self._say(f"an engine did not take the new weights: {problem or type(problem).__name__}")
 
-    def _watch(self, configuration: Configuration, *, first_decides: bool) -> None:
-        """Checks what should be checked, and nothing else. Raises BalancerError where a check is forbidden."""
-        wanted = _checks(configuration)
-        for key in self._wish.leaving:
-            wanted.pop(key, None)
+    def _begin_checks(self) -> None:
+        """Checks what should be checked. Of a pool that was not checked before, at the start or when a reload brings
+        it, the first check decides. Raises BalancerError where a check is forbidden."""
+        wanted = self._wish.checks()
         self._prober.prepare(list(wanted.values()))
+        known = {pool for pool, _ in self._prober.watched}
+        for key, check in wanted.items():
+            self._prober.watch(key, check, first_decides=key[0] not in known)
+
+    def _end_checks(self) -> None:
+        """Checks nothing else. Only once a change is done: what is forgotten here begins anew if it comes back."""
+        wanted = self._wish.checks()
         for key in [key for key in self._prober.watched if key not in wanted]:
             self._prober.forget(key)
-        for key, check in wanted.items():
-            self._prober.watch(key, check, first_decides=first_decides)
 
     def _checked(self, key: Key, watched: Watched, changed: bool) -> None:
         if not changed:
@@ -355,24 +354,3 @@ class Supervisor:
 
     def _weight(self, pool: str, address: str) -> int:
         return overlay.weights(self.configuration)[pool, address]
-
-
-def _shape(configuration: Configuration) -> Configuration:
-    """What only a reload tells an engine: everything but weights, which rotations tell."""
-    pools = []
-    for pool in configuration.pool:
-        targets = tuple(Target(addr=one.addr, weight=0) for one in pool.target)
-        pools.append(msgspec.structs.replace(pool, target=targets))
-    return msgspec.structs.replace(configuration, pool=tuple(pools))
-
-
-def _checks(configuration: Configuration) -> dict[Key, Check]:
-    """What to check, by target."""
-    udp = {listener.pool for listener in configuration.listener if listener.protocol is Protocol.UDP}
-    found = {}
-    for pool in configuration.pool:
-        if pool.health.enabled:
-            kind = kind_of(pool.health, udp=pool.name in udp)
-            for one in pool.target:
-                found[pool.name, one.addr] = Check(one.addr, kind, pool.health, pool.name in udp)
-    return found

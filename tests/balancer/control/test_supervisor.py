@@ -262,8 +262,16 @@ def test_what_is_refused() -> None:
             await supervisor.weigh("app", C, 1)
         with pytest.raises(ConflictError, match="is in pool app already"):
             await supervisor.add("app", A, 1)
+        with pytest.raises(ConflictError, match="is in pool app already"):
+            await supervisor.add("app", A.replace(":7", ":07"), 1)  # the same place, written otherwise
+        with pytest.raises(BalancerError, match="itself"):
+            await supervisor.add("app", "127.0.0.1:1", 1)
         with pytest.raises(ConflictError, match="is the only one of pool app"):
             await supervisor.remove("app", A)
+        await supervisor.begin_to_stop()
+        with pytest.raises(ConflictError, match="the balancer is ending"):
+            await supervisor.weigh("app", A, 1)
+        assert scene.plane.calls == ["start", "drain"]
 
     play(file(A), story)
 
@@ -276,7 +284,8 @@ def test_a_reload_that_an_engine_refuses_changes_nothing() -> None:
             await scene.supervisor.reload(file(A, C))
         scene.plane.refuses = ""
         assert scene.supervisor.configuration == before
-        assert scene.states() == {A: State.HEALTHY, B: State.PROBING}  # its checks began anew
+        assert scene.states() == {A: State.HEALTHY, B: State.HEALTHY}  # what is known of B was not forgotten
+        assert [one.leaving for one in scene.supervisor.health()] == [False, False]
         assert scene.weights == {A: 10, B: 10}
 
     play(file(A, B), story)
@@ -292,6 +301,22 @@ def test_a_reload_keeps_what_was_changed_by_hand_unless_told_not_to() -> None:
         assert (found.targets_weighed, found.by_hand) == ([f"app {A}: 0 -> 10"], [])
         assert scene.weights == {A: 10, B: 10, C: 0}
         assert scene.supervisor.by_hand == []
+
+    play(file(A, B), story)
+
+
+def test_a_pool_that_a_reload_brings_begins_as_at_the_start() -> None:
+    def renamed(configuration: Configuration) -> Configuration:
+        rule = msgspec.structs.replace(configuration.listener[0].rule[0], pool="other")
+        listener = msgspec.structs.replace(configuration.listener[0], rule=(rule,))
+        pool = msgspec.structs.replace(configuration.pool[0], name="other")
+        return msgspec.structs.replace(configuration, listener=(listener,), pool=(pool,))
+
+    async def story(scene: Scene) -> None:
+        scene.dead = {C}
+        await scene.supervisor.reload(renamed(file(B, C)))
+        await scene.settle()
+        assert scene.plane.weights["other"] == {B: 10, C: 0}
 
     play(file(A, B), story)
 

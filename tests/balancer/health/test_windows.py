@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from timewait.balancer.config.model import CheckType, Health
-from timewait.balancer.health.windows import Window, kind_of, seconds_to_fall
+from timewait.balancer.health.windows import Window, seconds_to_fall
 from timewait.balancer.rotation import State
 
 DEFAULT = Health()
@@ -152,16 +152,3 @@ def test_other_rules_keep_the_state_and_count_anew() -> None:
     assert (window.state, window.failed, window.due) == (State.HEALTHY, 0, 7.0)
     sent, states = play(window, refusing, 9.5)
     assert (sent, states) == ([7, 9], [(9, State.UNHEALTHY)])
-
-
-@pytest.mark.parametrize(
-    ("wanted", "udp", "kind"),
-    [
-        (None, False, CheckType.TCP),
-        (None, True, CheckType.PING),
-        (CheckType.CUSTOM, True, CheckType.CUSTOM),
-        (CheckType.HTTP, False, CheckType.HTTP),
-    ],
-)
-def test_what_is_checked_unless_the_file_says(wanted: CheckType | None, udp: bool, kind: CheckType) -> None:
-    assert kind_of(Health(type=wanted), udp=udp) is kind

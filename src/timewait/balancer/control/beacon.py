@@ -29,13 +29,17 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Beacon:
-    """Answers inside a running event loop; `close` at the end."""
+    """Answers inside a running event loop; `close` at the end. Where somebody else has the name (the same number of
+    a process in another container with this network), the balancer is found by --socket only."""
 
     def __init__(self, file: str, path: Path) -> None:
         self._text = msgspec.json.encode(Running(os.getpid(), file, str(path)))
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._socket.bind(f"\0{_PREFIX}{os.getpid()}")
-        self._socket.listen(16)
+        try:
+            self._socket.bind(f"\0{_PREFIX}{os.getpid()}")
+            self._socket.listen(16)
+        except OSError:
+            return
         asyncio.get_running_loop().add_reader(self._socket, self._answer)
 
     def _answer(self) -> None:

@@ -5,10 +5,10 @@ to the next, so that a target is given up `interval x (fall - 1)` after its firs
 it counts from an answer, or its timeout, to the next check: a target that does not answer is given up
 `timeout x fall + interval x (fall - 1)` after the first check it left unanswered: 16 s by default.
 
-A target added to a running balancer waits: its first check is sent one interval later, and it gets traffic after
-`interval x rise` (layer 4). At the start of the balancer itself nobody wants to wait that long for what worked a
-moment ago: the first check is sent at once, and its answer alone decides, either way; from the second on `rise` and
-`fall` count.
+A target added to a running pool waits: its first check is sent one interval later, and it gets traffic after
+`interval x rise` (layer 4). Where a whole pool is new, at the start of the balancer or by a reload, nobody wants to
+wait that long for what worked a moment ago: the first check is sent at once, and its answer alone decides, either
+way; from the second on `rise` and `fall` count.
 """
 
 from __future__ import annotations
@@ -75,8 +75,3 @@ def seconds_to_fall(rules: Health, kind: CheckType) -> float:
     """From the first failure (layer 7: from the first check without an answer) until a target is given up."""
     gaps = rules.interval * (rules.fall - 1)
     return gaps + rules.timeout * rules.fall if kind is CheckType.HTTP else gaps
-
-
-def kind_of(rules: Health, *, udp: bool) -> CheckType:
-    """What is checked where the file does not say: CLB pings UDP targets and connects to all others."""
-    return rules.type or (CheckType.PING if udp else CheckType.TCP)

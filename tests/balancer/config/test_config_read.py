@@ -237,6 +237,7 @@ WRONG = [
     (file(pool='health.custom = { expect = "0g", hex = true }'), "health.custom", "is not hexadecimal"),
     (file(pool=f'health.custom.send = "{"ü" * 251}"'), "health.custom.send", "has 502 bytes; CLB takes 500 at most"),
     # Not TOML
+    ("\ufeff" + file(), "\ufeffschema", "byte order mark"),
     ("a =\n", "a =", "not TOML"),
     ("schema = 1\n[[listener]\n", "[[listener]", "not TOML"),
     ("schema = 1\nschema = 1\n", "schema", "not TOML"),

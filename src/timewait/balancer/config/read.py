@@ -73,6 +73,8 @@ def _schema() -> inspect.StructType:
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:
+    if text.startswith("\ufeff"):
+        raise ConfigError([f"{name}, line 1: begins with a byte order mark; save it as UTF-8 without one"])
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError, not a TOMLDecodeError

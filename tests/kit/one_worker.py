@@ -59,6 +59,7 @@ class OneWorker:
         tls: ssl.SSLContext | None = None,
         backlog: int = 1024,
         limited: bool = False,
+        host: str = "127.0.0.1",
     ) -> None:
         """`limited`: max_conn and max_cps of the listener hold; layer 4 is relayed."""
         self.errors: list[BaseException] = []
@@ -78,7 +79,7 @@ class OneWorker:
         self.proxy = HttpProxy(self.worker)
         self._sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.bind(("127.0.0.1", 0))
+        self._sock.bind((host, 0))
         self._sock.listen(backlog)
         self.address: tuple[str, int] = self._sock.getsockname()
         relayed = listener.protocol in (Protocol.TCP, Protocol.TCP_SSL)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
 
-from kit.labs import wait_until
 from kit.one_worker import OneWorker, pool, relayed
-from kit.servers import RST, Peer, Server, free_port
+from kit.servers import RST, Behaviour, Peer, Server
 from timewait.balancer.config.model import (
     ClientClose,
     ClientSide,
+    Listener,
     RealIp,
     RealIpMode,
     Scheduler,
@@ -33,7 +34,6 @@ from timewait.balancer.embedded.relay import Relay
 from timewait.observe.sock_diag import SockDiag, held_at, toward
 from timewait.tcp.states import State
 
-LOCAL = ipaddress.ip_address("127.0.0.1")
 PATIENCE = 10.0
 
 
@@ -111,13 +111,25 @@ def test_a_target_may_end_its_direction_and_go_on_listening() -> None:
 # --- where TIME_WAIT stands ---------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def apart(behaviour: Behaviour, settings: Listener) -> Iterator[tuple[Server, OneWorker]]:
+    """A server and a worker at addresses nobody else uses, so that a TIME_WAIT seen there is of this test."""
+    hosts = [f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{n}" for n in (1, 2)]
+    with (
+        Server(behaviour, host=hosts[0]) as server,
+        OneWorker(settings, pool(server.authority), host=hosts[1]) as worker,
+    ):
+        yield server, worker
+
+
 def time_waits(worker: OneWorker, server: Server) -> dict[str, int]:
     """Which of the four ends have a TIME_WAIT: everything is on one machine, so addresses tell whose it is."""
+    front, back = ipaddress.ip_address(worker.address[0]), ipaddress.ip_address(server.host)
     ends = {
-        "client": toward(LOCAL, worker.address[1]),
-        "front": held_at(LOCAL, worker.address[1]),
-        "back": toward(LOCAL, server.port),
-        "target": held_at(LOCAL, server.port),
+        "client": toward(front, worker.address[1]),
+        "front": held_at(front, worker.address[1]),
+        "back": toward(back, server.port),
+        "target": held_at(back, server.port),
     }
     with SockDiag() as table:
         counts = {
@@ -127,18 +139,26 @@ def time_waits(worker: OneWorker, server: Server) -> dict[str, int]:
     return {end: count for end, count in counts.items() if count}
 
 
+def settles(worker: OneWorker, server: Server, expected: dict[str, int]) -> None:
+    """These TIME_WAIT and no others, after a moment: the last FINs may be on their way."""
+    limit = time.monotonic() + PATIENCE
+    while (found := time_waits(worker, server)) != expected:
+        assert time.monotonic() < limit, (found, worker.statistics.closes, worker.target().closes)
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("upstream", UpstreamClose)
 @pytest.mark.parametrize("policy", ClientClose)
 def test_a_client_that_ends_first_keeps_its_time_wait(policy: ClientClose, upstream: UpstreamClose) -> None:
     """And its FIN is passed on, whatever the policies: the balancer keeps one toward the target."""
     settings = relayed(client=ClientSide(close=policy), upstream=UpstreamSide(close=upstream))
-    with Server(echo) as server, OneWorker(settings, pool(server.authority)) as worker:
+    with apart(echo, settings) as (server, worker):
         with client_of(worker) as near:
             near.sendall(b"x")
             near.shutdown(socket.SHUT_WR)
             assert read_to_end(near) == b"x1 bytes"
         worker.until_left()
-        wait_until(lambda: time_waits(worker, server) == {"client": 1, "back": 1}, "two TIME_WAIT")
+        settles(worker, server, {"client": 1, "back": 1})
 
 
 @pytest.mark.parametrize(
@@ -152,7 +172,7 @@ def test_a_client_that_ends_first_keeps_its_time_wait(policy: ClientClose, upstr
 def test_a_target_that_ends_first_keeps_its_time_wait(policy: ClientClose, left: dict[str, int]) -> None:
     """And toward the client `client.close` decides; with `peer` the client ends of itself within close_wait."""
     settings = relayed(client=ClientSide(close=policy, close_wait=5))
-    with Server(says_hello) as server, OneWorker(settings, pool(server.authority)) as worker:
+    with apart(says_hello, settings) as (server, worker):
         with client_of(worker) as near:
             assert near.recv(5) == b"hello"
             if policy is ClientClose.PEER:
@@ -163,7 +183,7 @@ def test_a_target_that_ends_first_keeps_its_time_wait(policy: ClientClose, left:
             if policy is ClientClose.FIN_RST:
                 worker.until_left()
         worker.until_left()
-        wait_until(lambda: time_waits(worker, server) == left, f"{left}, and nothing else")
+        settles(worker, server, left)
         closes = worker.statistics.closes
         expected = {"fin": "balancer_fin", "fin-rst": "balancer_rst", "peer": "peer_fin"}[policy]
         assert getattr(closes, expected) == 1
@@ -172,15 +192,15 @@ def test_a_target_that_ends_first_keeps_its_time_wait(policy: ClientClose, left:
 
 def test_a_client_that_does_not_end_within_close_wait_gets_the_fin() -> None:
     settings = relayed(client=ClientSide(close=ClientClose.PEER, close_wait=0.1))
-    with Server(says_hello) as server, OneWorker(settings, pool(server.authority)) as worker:
+    with apart(says_hello, settings) as (server, worker):
         with client_of(worker) as near:
             assert read_to_end(near) == b"hello"
         worker.until_left()
-        wait_until(lambda: time_waits(worker, server) == {"front": 1, "target": 1}, "TIME_WAIT at the balancer")
+        settles(worker, server, {"front": 1, "target": 1})
 
 
 def test_a_reset_is_passed_on_and_leaves_nothing() -> None:
-    with Server(echo) as server, OneWorker(relayed(), pool(server.authority)) as worker:
+    with apart(echo, relayed()) as (server, worker):
         near = client_of(worker)
         near.sendall(b"x")
         assert near.recv(1) == b"x"
@@ -199,7 +219,7 @@ def test_a_target_s_reset_comes_after_what_it_sent() -> None:
         peer.reset()
 
     settings = relayed()
-    with Server(resets) as server, OneWorker(settings, pool(server.authority)) as worker:
+    with apart(resets, settings) as (server, worker):
         with client_of(worker) as near:
             near.sendall(b"x")
             found = 0
@@ -233,14 +253,14 @@ def test_an_idle_connection_ends_as_both_policies_say(
 ) -> None:
     client = ClientSide(idle=1.0, close=policy, close_wait=0.1)
     settings = relayed(client=client, upstream=UpstreamSide(close=upstream))
-    with Server(hello_and_wait) as server, OneWorker(settings, pool(server.authority)) as worker:
+    with apart(hello_and_wait, settings) as (server, worker):
         with client_of(worker) as near, contextlib.suppress(ConnectionResetError):
             assert read_to_end(near) == b"hello"
             if policy is ClientClose.FIN_RST:
                 worker.until_left()
         worker.until_left()
         worker.until(lambda: worker.target().closes.timeout)
-        wait_until(lambda: time_waits(worker, server) == left, f"{left}, and nothing else")
+        settles(worker, server, left)
         assert worker.statistics.closes.timeout == 1
 
 
@@ -285,7 +305,7 @@ def ask(worker: OneWorker, source: str = "127.0.0.1") -> bytes:
         reset(near)
 
 
-def test_a_target_that_refuses_is_passed_over() -> None:
+def test_a_target_that_refuses_is_passed_over(free_port: Callable[[], int]) -> None:
     refused = f"127.0.0.1:{free_port()}"
     with Server(hello_and_wait) as server, OneWorker(relayed(), pool(refused, server.authority)) as worker:
         assert {ask(worker) for _ in range(4)} == {b"hello"}
@@ -294,7 +314,7 @@ def test_a_target_that_refuses_is_passed_over() -> None:
         assert worker.target(0).active == worker.target(1).active == 0
 
 
-def test_without_a_target_the_client_is_reset() -> None:
+def test_without_a_target_the_client_is_reset(free_port: Callable[[], int]) -> None:
     refused = f"127.0.0.1:{free_port()}"
     with OneWorker(relayed(), pool(refused)) as worker:
         with pytest.raises(ConnectionResetError):
@@ -303,12 +323,11 @@ def test_without_a_target_the_client_is_reset() -> None:
         assert (worker.target().refused, worker.statistics.closes.balancer_rst) == (1, 1)
 
 
-def test_ports_that_run_out_are_counted() -> None:
-    settings = relayed(upstream=UpstreamSide(source=("127.0.0.9:40001-40002",), retries=0))
+def test_ports_that_run_out_are_counted(free_port: Callable[[], int]) -> None:
+    settings = relayed(upstream=UpstreamSide(source=(f"127.0.0.9:{(port := free_port())}-{port}",), retries=0))
     with Server(hello_and_wait) as server, OneWorker(settings, pool(server.authority)) as worker:
-        with contextlib.ExitStack() as stack:
-            for _ in range(2):
-                assert stack.enter_context(client_of(worker)).recv(16) == b"hello"
+        with client_of(worker) as near:
+            assert near.recv(16) == b"hello"
             with pytest.raises(ConnectionResetError):
                 ask(worker)
         worker.until_left()

@@ -22,18 +22,15 @@ from timewait.balancer.config.model import Configuration, Engine, Protocol
 from timewait.balancer.config.read import configuration
 from timewait.balancer.config.show import example, toml
 from timewait.balancer.config.units import duration_text, size_text
-from timewait.balancer.control import api
 
 HEADINGS = ("field", "default", "values", "", "embedded", "HAProxy", "nftables")
 
 
 def parts() -> dict[str, str]:
     """The text of every marked part of the page, by its name."""
-    _, _, requests = inspect.cleandoc(api.__doc__ or "").partition("\n\n")
     return {
         "the example": f"```toml\n{example()}```",
         "who closes first in it": "```text\n" + _closing() + "\n```",
-        "the admin API": f"```text\n{requests}\n```",
         "every field": fields(),
     }
 

@@ -11,6 +11,7 @@ from balancer.differential.compare import Result, compared
 from balancer.differential.fronts import versions
 from balancer.differential.page import MUTATED_CASES, groups, line, page
 from balancer.differential.reasons import ANSWERS_EXPLAINED, EXPLAINED, MUTATED
+from balancer.http.test_h1spec import PASS, REFUSE, UNFINISHED
 from balancer.http.through import through
 
 PAGE = Path(__file__).parents[3] / "docs" / "http-differences.md"
@@ -57,6 +58,22 @@ def test_no_answer_confuses_a_client_or_reaches_the_next_request() -> None:
         said = answers()[name][0]
         assert "bad" not in said.split(), name
         assert said.endswith(("cut", ", then 200 good")), name
+
+
+def test_h1spec_passes() -> None:
+    """A running balancer: waits for what is unfinished, answers what is right, refuses what is wrong."""
+    unfinished = {f"unfinished {end}": UNFINISHED[:end] for end in range(1, len(UNFINISHED) + 1, 3)}
+    right = {f"right {name}": stream for name, (stream, _) in PASS.items()}
+    result = compared(unfinished | right | {f"wrong {name}": stream for name, stream in REFUSE.items()})
+    for name, outcomes in result.outcomes.items():
+        statuses, seen = outcomes["timewait"].statuses, outcomes["timewait"].seen
+        if name in right:
+            assert statuses == [200] and [each.body.encode() for each in seen] == [PASS[name.partition(" ")[2]][1]], (
+                name
+            )
+        else:
+            assert seen == [], name
+            assert [status // 100 for status in statuses] in ([[]] if name in unfinished else [[4], [5]]), name
 
 
 def test_the_page_says_what_this_balancer_does() -> None:

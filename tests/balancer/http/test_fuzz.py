@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import h11
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,8 @@ from balancer.http.mutations import BODIES, MUTATIONS
 from balancer.http.through import assert_same_for_h11, through
 from timewait.balancer.config.model import Limits
 from timewait.balancer.http.chunks import Chunks
-from timewait.balancer.http.grammar import Refusal
-from timewait.balancer.http.response import response_head
+from timewait.balancer.http.grammar import CHUNKED, UNTIL_CLOSE, Refusal
+from timewait.balancer.http.response import ResponseHead, response_head
 
 SMALL = Limits(request_line=256, header_size=1024, header_count=10, body_size=64)
 
@@ -143,3 +144,36 @@ def test_chunks_do_not_depend_on_how_they_are_split(stream: bytes, cuts: list[in
             assert whole == (data, used, True)
             return
     assert stream == b"" or whole == (data, used, False)
+
+
+@given(
+    status=st.sampled_from([200, 204, 304, 404, 500]),
+    fields=st.lists(FIELDS, max_size=5),
+    rest=REST,
+    method=st.sampled_from([b"GET", b"HEAD"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_h11_reads_answers_that_are_let_through_alike(
+    status: int, fields: list[bytes], rest: bytes, method: bytes
+) -> None:
+    head = response_head(b"HTTP/1.1 %d x\r\n" % status + b"\r\n".join([*fields, b"\r\n"]), method)
+    if not isinstance(head, ResponseHead):
+        return
+    body, plain = rest[: max(head.framing, 0)], rest[: max(head.framing, 0)]
+    if head.framing == CHUNKED:
+        fed, unframed = Chunks(bad=502).feed(rest), Chunks(bad=502, plain=True).feed(rest)
+        if isinstance(fed, Refusal) or isinstance(unframed, Refusal):
+            return
+        body, plain = fed[0], unframed[0]
+    elif head.framing == UNTIL_CLOSE:
+        body = plain = rest
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(head.forward + b"\r\n" + body)
+    answer, read = reader.next_event(), b""
+    assert isinstance(answer, h11.Response) and answer.status_code == status
+    while isinstance(event := reader.next_event(), h11.Data):
+        read += bytes(event.data)
+    assert read == plain
+    assert isinstance(event, h11.EndOfMessage) or event is h11.NEED_DATA

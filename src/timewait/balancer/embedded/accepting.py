@@ -53,6 +53,7 @@ class Acceptor:
         self._slow = config.real_ip.accept_proxy or listener.tls is not None
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._high = limit - max(16, limit // 8)
+        self._batch = 1  # connections taken at one event
         self._paused = False
         self._warned = float("-inf")
 
@@ -74,9 +75,12 @@ class Acceptor:
         self.sock.close()
 
     def _arrived(self, events: int) -> None:
-        for _ in range(BATCH):
+        # One at first, more once more are waiting: an accept() that finds nobody costs as much as one that does.
+        for _ in range(self._batch):
             if not self._take():
+                self._batch = max(1, self._batch // 2)
                 return
+        self._batch = min(BATCH, self._batch * 2)
 
     def _take(self) -> bool:
         """Takes one connection from the queue; whether there may be more."""

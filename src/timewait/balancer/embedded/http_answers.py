@@ -31,7 +31,10 @@ class Answers(Core):
 
     def answered(self, reply: Reply, data: bytes, head: int) -> None:
         """See Core. THE HOT PATH: all that happens at the end of a simple exchange, in one place."""
-        out = reply.kept + data[head:] if len(data) > head else reply.kept
+        last = self.close_after
+        out = reply.last if last else reply.kept
+        if len(data) > head:
+            out += data[head:]
         site, target, upstream = self.site, self.target, self.upstream
         assert target is not None and upstream is not None
         now = self.loop.now
@@ -65,11 +68,14 @@ class Answers(Core):
         if site.log is not None:
             self.status, self.reply, self.first, self.passed = status, reply, now, size
             self.note()
-            self.begin_nothing()
+            if not last:
+                self.begin_nothing()
         if sent < len(out):
             self._keep(memoryview(out)[sent:])
             self.phase = FLUSHING
             self.deadline = now + site.client.send_timeout
+        elif last:
+            self.end()
         elif self.readable or self.inbox:
             self.process()
 

@@ -27,7 +27,7 @@ class Client(Requests, Answers, Ends):
             self.vanished()
             return
         ask = self.asks.get(data)
-        if ask is not None and ask.simple and not self.site.ends and not self.site.client.max_requests:
+        if ask is not None and ask.simple and not self.site.counts:
             self.begin_simple(ask)
         elif not data:
             self.half_closed = True

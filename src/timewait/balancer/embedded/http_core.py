@@ -64,9 +64,9 @@ class Core(ABC):
         self.tls = isinstance(sock, ssl.SSLSocket)
         self.peer, self.server = peer, server
         self.number = number  # of the connection, for the access log
-        self.source = site.packed(peer[0])  # what ip_hash and sessions by source see
-        self.trusted = site.trusts(peer[0])  # its X-Forwarded-For is believed
-        self.tail = site.tail(peer[0])  # ends the head of a simple request
+        # What ip_hash and sessions by source see; whether its X-Forwarded-For is believed; how the head of a simple
+        # request to a target ends.
+        self.source, self.trusted, self.tail = site.peers.get(peer[0]) or site.peer(peer[0])
         self.asks = site.asks.known  # heads that were seen before
         self.phase = IDLE
         self.deadline = NEVER

@@ -253,17 +253,24 @@ class Ends(Core):
     def end(self, *, timed_out: bool = False) -> None:
         """See Core. Where the answer ends with the connection, the client must not be waited for."""
         site = self.site
-        policy = (
-            ClientClose.FIN if self.ends_by_close and site.client.close is ClientClose.PEER else site.client.close
-        )
+        policy = site.client.close
+        linger = self.unread or bool(self.inbox) or (self.readable and not self.half_closed and not self.tls)
+        if policy is ClientClose.PEER and self.ends_by_close:
+            policy = ClientClose.FIN
         self._leave_loop()
+        if policy is ClientClose.FIN and not linger and not self.tls:  # what happens most, without more ado
+            how = closing.first(self.sock)
+            closing.close(self.loop, self.sock)
+            closing.count(site.statistics.closes, how, timed_out)
+            self._closed(how)
+            return
         closing.end_client(
             self.loop,
             self.sock,
             policy,
             site.statistics.closes,
             close_wait=site.client.close_wait,
-            linger=self.unread or bool(self.inbox) or (self.readable and not self.half_closed and not self.tls),
+            linger=linger,
             timed_out=timed_out,
             done=self._closed,
         )

@@ -27,12 +27,13 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"
 class Reply:
     """An answer's head and what follows from it."""
 
-    __slots__ = ("head", "kept", "status", "total")
+    __slots__ = ("head", "kept", "last", "status", "total")
 
     def __init__(self, head: ResponseHead) -> None:
         self.head = head
         self.status = head.status
         self.kept = head.forward + b"\r\n"  # to a client of HTTP/1.1 whose connection stays
+        self.last = head.forward + b"Connection: close\r\n\r\n"  # ... or ends with this answer
         # Bytes of the whole answer, where that is known and the target's connection stays; else -1.
         whole = head.framing >= NO_BODY and head.keep_alive and not head.is_interim and not head.is_upgrade
         self.total = head.size + head.framing if whole else -1
@@ -64,7 +65,7 @@ class Answers:
 class Ask:
     """A request's head and what follows from it for one listener."""
 
-    __slots__ = ("answers", "cookie", "forward", "head", "idempotent", "known", "own", "pool", "simple", "size")
+    __slots__ = ("answers", "forward", "head", "idempotent", "known", "last", "own", "pool", "simple", "size")
 
     def __init__(self, head: RequestHead, answers: Answers) -> None:
         self.head, self.answers = head, answers
@@ -74,8 +75,8 @@ class Ask:
         self.idempotent = head.method in IDEMPOTENT
         self.pool: PoolState | None = None
         self.own: Own | None = None  # what the balancer answers itself
-        self.cookie: bytes | None = None  # of the session, as it came
-        self.simple = False  # nothing but to pass it on: no body, no cookie, no upgrade, the connection stays
+        self.last = not head.keep_alive
+        self.simple = False  # nothing but to pass it on: no body, no cookie, no upgrade
 
 
 class Own:

@@ -47,7 +47,7 @@ class Requests(Core):
             self.answer_self(ask.status, ask.reason)
             return True
         self.inbox = self.inbox[ask.size :]
-        if ask.simple and not self.site.ends and not self.site.client.max_requests:
+        if ask.simple and not self.site.counts:
             self.begin_simple(ask)
         else:
             self._begin(ask)
@@ -81,7 +81,7 @@ class Requests(Core):
         return data
 
     def begin_simple(self, ask: Ask) -> None:
-        """A request without a body, on a connection that stays: passed on with one send(), answered with another."""
+        """A request without a body: passed on with one send(), answered with another."""
         self.requests += 1
         statistics = self.site.statistics
         statistics.requests += 1
@@ -90,6 +90,7 @@ class Requests(Core):
         self.ask, self.known = ask, ask.known
         self.started = self.loop.now
         self.request = ask.forward + self.tail
+        self.close_after = ask.last
         self.phase = WAITING
         self.dispatch()
 

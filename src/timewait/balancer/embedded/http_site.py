@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from timewait.balancer.embedded.http_tunnel import OpenTunnel
     from timewait.balancer.embedded.state import ListenerState, PoolState, TargetState, Worker
 
+MOST_PEERS = 4096  # addresses of clients about which is remembered what follows from them
 METHODS = b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n"  # with 405 (RFC 9110, 15.5.6)
 
 
@@ -30,6 +31,7 @@ class Site:
         config = listener.config
         self.config, self.client, self.upstream = config, config.client, config.upstream
         self.body_size = config.limits.body_size
+        self.peers: dict[str, tuple[bytes, bool, bytes]] = {}
         self.clients: set[Client] = set()
         self.tunnels: set[OpenTunnel] = set()
         self.lanes: dict[TargetState, Lane] = {}
@@ -47,11 +49,13 @@ class Site:
         self.reuses_from = 2 if config.upstream.reuse is Reuse.SAFE else 1
         self.asks_close = not self.keeps and config.upstream.close is UpstreamClose.PEER
         self.ends = False  # every answer is the last on its connection
+        self.counts = False  # which answer is the last depends on how many there were
         self.renew()
 
     def renew(self) -> None:
         """The worker has begun to drain, or has other targets."""
         self.ends = self.worker.draining or not self.client.keepalive
+        self.counts = self.ends or self.client.max_requests > 0
         self.cookies.clear()
 
     # of a request -----------------------------------------------------------------------------------------------
@@ -69,7 +73,6 @@ class Site:
         ask.simple = (
             pool is not None
             and head.framing == NO_BODY
-            and head.keep_alive
             and head.version == (1, 1)
             and head.upgrade is None
             and not head.is_connect
@@ -104,6 +107,13 @@ class Site:
         return known
 
     # of a client ------------------------------------------------------------------------------------------------
+
+    def peer(self, address: str) -> tuple[bytes, bool, bytes]:
+        """What follows from a client's address: see Core."""
+        if len(self.peers) >= MOST_PEERS:
+            self.peers.clear()
+        known = self.peers[address] = self.packed(address), self.trusts(address), self.tail(address)
+        return known
 
     def packed(self, address: str) -> bytes:
         """An address as ip_hash and sessions take it; empty for a client of a unix socket."""

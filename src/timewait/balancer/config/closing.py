@@ -157,7 +157,10 @@ def _translated(listener: Listener) -> list[str]:
         lead = "a flow keeps its source port here until it was silent for"
         return [f"{lead} {duration_text(rest)}: {_nat_wall(count, rest, 'flows')}"]
     lead = "there is no socket here, but conntrack keeps the source port of an ended connection for"
-    return [f"{lead} {CONNTRACK_TIME_WAIT} s: {_nat_wall(count, CONNTRACK_TIME_WAIT, 'connections')}"]
+    return [
+        f"{lead} {CONNTRACK_TIME_WAIT} s: {_nat_wall(count, CONNTRACK_TIME_WAIT, 'connections')}",
+        "Newer kernels take some of them over earlier.",  # nf_nat_used_tuple_harder, since 2023
+    ]
 
 
 def _nat_wall(count: int, rest: float, what: str) -> str:

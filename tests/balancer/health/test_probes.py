@@ -16,6 +16,7 @@ import pytest
 from kit import behaviours, labs
 from kit.servers import EndedError, Peer, Server, free_port, listen
 from timewait.balancer.config.model import CheckType, CustomCheck, Health, HttpCheck
+from timewait.balancer.engine import BalancerError
 from timewait.balancer.health import probes
 from timewait.balancer.health.icmp import Icmp, checksum
 from timewait.balancer.health.probes import Check, Outcome, judged, probe
@@ -237,3 +238,12 @@ def test_want_of_something_here_is_no_verdict(number: int, monkeypatch: pytest.M
     outcome = check("127.0.0.1:80")
     assert outcome.passed is None
     assert outcome.reason == f"the check could not be made: {errno.errorcode[number]}"
+
+
+def test_who_may_not_ping_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> socket.socket:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("timewait.balancer.health.icmp.socket.socket", forbidden)
+    with pytest.raises(BalancerError, match=r"sysctl -w net\.ipv4\.ping_group_range="):
+        Icmp().open(socket.AF_INET)

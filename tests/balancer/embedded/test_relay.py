@@ -104,8 +104,7 @@ def test_a_target_may_end_its_direction_and_go_on_listening() -> None:
         with client_of(worker) as near:
             assert read_to_end(near) == b"hello"
             near.sendall(b"and hello to you")
-        worker.until_left()
-        assert server.heard == b"and hello to you"  # type: ignore[attr-defined]
+        worker.until(lambda: getattr(server, "heard", b"") == b"and hello to you")
 
 
 # --- where TIME_WAIT stands ---------------------------------------------------------------------------------------

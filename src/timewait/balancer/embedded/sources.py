@@ -3,8 +3,9 @@
 Without `source` the kernel chooses address and port in connect(), by the whole five-tuple, so each target has a port
 range of its own. Binding an address first would throw that away: bind() must find a port that is free toward every
 destination. IP_BIND_ADDRESS_NO_PORT (Linux 4.2, ip(7)) leaves the port to connect() again, and IP_LOCAL_PORT_RANGE
-(Linux 6.3) narrows it to a range. On older kernels a range is walked through by hand, as HAProxy does: SO_REUSEADDR
-lets bind() take a port that another connection uses, and connect() then refuses the same five-tuple.
+(Linux 6.3) narrows it to a range, but only within net.ipv4.ip_local_port_range (inet_sk_get_local_port_range()). Any
+other range is walked through by hand, as HAProxy does: SO_REUSEADDR lets bind() take a port that another connection
+uses, and connect() then refuses the same five-tuple.
 
 EADDRNOTAVAIL from connect() is the wall: no port is left toward this target from any of the addresses.
 """
@@ -15,6 +16,7 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from socket import SocketType
 
 from timewait.balancer.config.addresses import Source, source
@@ -65,7 +67,7 @@ class _Origin:
         self._address, self._low, self._high = str(wanted.address), wanted.low, wanted.high
         self._range = struct.pack("=I", self._high << 16 | self._low)
         self._next = self._low
-        self._by_hand = bool(self._low) and not _kernel_knows_ranges()
+        self._by_hand = bool(self._low) and not _kernel_takes(self._low, self._high)
 
     def connect(self, family: int, destination: Destination) -> tuple[SocketType, bool]:
         if not self._by_hand:
@@ -106,12 +108,14 @@ def _open(family: int, destination: Destination, bind: Callable[[SocketType], No
     return sock, not number
 
 
-def _kernel_knows_ranges() -> bool:
+def _kernel_takes(low: int, high: int) -> bool:
+    """Whether IP_LOCAL_PORT_RANGE can be these ports."""
     probe = SocketType(socket.AF_INET, STREAM)
     try:
         probe.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, 0)
+        lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     except OSError:
         return False
     finally:
         probe.close()
-    return True
+    return lowest <= low and high <= highest

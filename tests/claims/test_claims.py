@@ -53,9 +53,18 @@ def test_a_claim_comes_out_as_the_rules_say(name: str) -> None:
     assert result.kind in (HOLDS, ONLY_IF)
 
 
-def test_the_other_balancer_can_play_it_too() -> None:
-    result = run_one(claims()["server-closes"], Settings(balancer="haproxy", time=2.0), lambda text: None)
-    assert (result.verdict, result.balancer) == ("holds", "haproxy")
+@pytest.mark.parametrize("balancer", ["nginx", "haproxy"])
+def test_the_other_balancers_can_play_it_too(balancer: str) -> None:
+    result = run_one(claims()["server-closes"], Settings(balancer=balancer, time=2.0), lambda text: None)
+    assert (result.verdict, result.balancer) == ("holds", balancer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("balancer", ["nginx", "haproxy"])
+def test_toward_servers_each_does_what_it_can(balancer: str) -> None:
+    settings = Settings(balancer=balancer, time=2.0)
+    result = run_one(claims()["balancer-is-a-client"], settings, lambda text: None)
+    assert (result.kind, result.why) == (ONLY_IF, "")
 
 
 def lab_run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -114,7 +123,7 @@ def test_the_table_on_a_pipe() -> None:
     ("words", "told"),
     [
         (["wrapp"], "no claim 'wrapp'; did you mean wrap"),
-        (["wrap", "--balancer", "nginks"], "--balancer 'nginks': write nginx or haproxy"),
+        (["wrap", "--balancer", "nginks"], "--balancer 'nginks': write timewait, nginx or haproxy"),
         (["wrap", "--html", "/nowhere/page.html"], "--html /nowhere/page.html: No such file or directory"),
         (["wrap", "--pcap", "/dev/null/x"], "--pcap /dev/null/x: Not a directory"),
     ],

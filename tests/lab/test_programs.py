@@ -1,4 +1,4 @@
-"""nginx and HAProxy in a host: who closes what, counted where TIME_WAIT is; and what they say when they fail."""
+"""timewait, nginx and HAProxy in a host: who closes what, counted where TIME_WAIT is; and what they say when they fail."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kit.namespace import needs_namespaces
 
 PREPARE = """
 import os, signal, socket, time
+from pathlib import Path
 from timewait.lab import enter
 from timewait.lab.network import build
 from timewait.lab import processes, topologies
@@ -29,7 +30,8 @@ def ends(host, state, words):
 
 def lab(program: str, code: str, user: str = "") -> list[str]:
     needs_namespaces()
-    peers.needs(program)
+    if program != "timewait":
+        peers.needs(program)
     peers.needs("ss")
     return python(f"{PREPARE}{user}\nstart = BALANCERS[{program!r}]\nenter()\n{code}").splitlines()
 
@@ -44,6 +46,10 @@ def lab(program: str, code: str, user: str = "") -> list[str]:
         ("haproxy", "SERVER", 0, 50, False),
         ("haproxy", "RESET", 0, 0, False),
         ("haproxy", "POOL", 0, 0, True),
+        ("timewait", "SERVER", 0, 50, False),
+        ("timewait", "FIN", 50, 0, False),
+        ("timewait", "RESET", 0, 0, False),
+        ("timewait", "POOL", 0, 0, True),
     ],
 )
 def test_toward_the_server_whoever_was_asked_to_closes(
@@ -68,7 +74,7 @@ with build(topologies.proxy()) as network:
     assert told == ["50", str(balancer), str(server), str(kept), "0 []"]
 
 
-@pytest.mark.parametrize("program", ["nginx", "haproxy"])
+@pytest.mark.parametrize("program", ["nginx", "haproxy", "timewait"])
 def test_source_addresses_are_used_in_turn(program: str) -> None:
     told = lab(
         program,
@@ -108,6 +114,24 @@ with build(topologies.direct()) as network:
     assert told == ["['77']", "True 2", f"['{program} on balancer was ended by SIGKILL']"]
 
 
+def test_timewaits_balancer_answers_by_a_server_of_the_lab_and_leaves_with_it() -> None:
+    told = lab(
+        "timewait",
+        """
+with build(topologies.direct()) as network:
+    balancer = network["balancer"]
+    process = start(balancer, Settings(keepalive=0, body="own words\\n", backlog=77))
+    print([line.split()[2] for line in balancer.run(["ss", "-Hltn", "sport", "=", ":80"]).splitlines()])
+    with network["client"].entered():
+        answers = [ask(keep=True, address=address) for address in ("10.0.0.1", "fd00::1")]
+    print(all(answer.endswith(b"own words\\n") for answer in answers))
+    print(len(ends(balancer, "time-wait", [])), Path("/mnt/admin.sock").exists())
+print(process.running)
+""",
+    )
+    assert told == ["['77']", "True", "2 False", "False"]
+
+
 def test_haproxy_resets_clients_where_that_is_wanted() -> None:
     told = lab(
         "haproxy",
@@ -134,6 +158,7 @@ for resets in (False, True):
         ("haproxy", 'servers=("10.2.1.2:80",), upstream=Upstream.FIN', "never by FIN first; nginx can"),
         ("nginx", 'servers=("no such server",)', 'nginx on balancer ended: '),
         ("haproxy", 'servers=("no such server",)', "haproxy on balancer ended: "),
+        ("timewait", 'servers=("no such server",)', "timewait on balancer ended: "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said(program: str, settings: str, told: str) -> None:
@@ -150,7 +175,7 @@ with build(topologies.proxy()) as network:
     assert told in found
 
 
-@pytest.mark.parametrize("program", ["nginx", "haproxy"])
+@pytest.mark.parametrize("program", ["nginx", "haproxy", "timewait"])
 def test_a_port_that_is_taken_is_the_programs_own_words(program: str) -> None:
     (found,) = lab(
         program,

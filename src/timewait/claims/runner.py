@@ -26,7 +26,7 @@ from timewait.verdict import INCONCLUSIVE, Outcome, Result, telling, verdict
 class Settings:
     """How to run them."""
 
-    balancer: str = "nginx"
+    balancer: str = "timewait"
     pcap: str | None = None  # folder
     time: float = 1.0  # factor on every limit
 

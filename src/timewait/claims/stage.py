@@ -43,7 +43,7 @@ class Stage:
 
     def __init__(self, claim: str, balancer: str, pcap: str | None, say: Callable[[str], None]) -> None:
         self.claim = claim
-        self.balancer = balancer  # "nginx" or "haproxy"
+        self.balancer = balancer  # "timewait", "nginx" or "haproxy"
         self.notes: list[str] = []  # what goes wrong beside the experiment: a capture that could not be written
         self._pcap = pcap
         self._say = say
@@ -96,7 +96,7 @@ class Stage:
         self.start(self.balancer, host, Settings())
 
     def start(self, program: str, host: LabHost, settings: Settings) -> None:
-        """Starts nginx or HAProxy on a host. Raises InconclusiveError when it is missing or does not come up."""
+        """Starts one of BALANCERS on a host. Raises InconclusiveError when it is missing or does not come up."""
         try:
             BALANCERS[program](host, settings)
         except (MissingProgramError, ProgramError) as error:

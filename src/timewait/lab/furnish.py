@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from timewait.lab import processes, programs
+from timewait.lab import programs
 from timewait.lab.network import Network
 from timewait.lab.topology import Role, TopologyError, unknown
 
@@ -13,10 +13,10 @@ CHOICES = (*programs.BALANCERS, OWN, NONE)
 
 
 def furnish(network: Network, balancer: str = "", settings: programs.Settings | None = None) -> str:
-    """Starts everything; what plays the balancer then: nginx, haproxy, own (the lab's server), kernel or none.
+    """Starts everything; what plays the balancer then: timewait, nginx, haproxy, own, kernel or none.
 
-    An empty `balancer` means nginx where it is installed, else HAProxy, else the lab's own server, which answers
-    itself and asks no server. Raises MissingProgramError, ProgramError, or TopologyError for a wrong choice.
+    An empty `balancer` means `timewait`; `own` is the lab's server, which answers itself and asks no server. Raises
+    MissingProgramError, ProgramError, or TopologyError for a wrong choice.
     """
     roles = {role: [host for host in network.hosts.values() if host.host.role == role] for role in Role}
     for server in roles[Role.SERVER]:
@@ -31,7 +31,7 @@ def furnish(network: Network, balancer: str = "", settings: programs.Settings | 
         raise TopologyError(unknown("balancer", balancer, CHOICES))
     if in_kernel or balancer == NONE:
         return KERNEL if in_kernel else NONE
-    chosen = balancer or next((name for name in programs.BALANCERS if installed(name)), OWN)
+    chosen = balancer or next(iter(programs.BALANCERS))
     wished = settings or programs.Settings()
     wished = msgspec.structs.replace(wished, servers=tuple(f"{one.address}:80" for one in roles[Role.SERVER]))
     for host in balancers:
@@ -40,11 +40,3 @@ def furnish(network: Network, balancer: str = "", settings: programs.Settings | 
         else:
             programs.BALANCERS[chosen](host, wished)
     return chosen
-
-
-def installed(name: str) -> bool:
-    try:
-        processes.find(name, name)
-    except processes.MissingProgramError:
-        return False
-    return True

@@ -127,9 +127,9 @@ class Here:
 
 
 BALANCERS: dict[str, Callable[[LabHost, Settings], Process]] = {
+    "timewait": timewait,
     "nginx": nginx,
     "haproxy": haproxy,
-    "timewait": timewait,
 }
 
 

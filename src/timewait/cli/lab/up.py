@@ -25,7 +25,7 @@ _LOOK = 0.25  # seconds between two looks at the processes
 def up(
     topology: Annotated[str, typer.Argument(metavar="TOPOLOGY", help="Its name, or a file of `show --json`.")],
     balancer: Annotated[
-        str, typer.Option(help="nginx, haproxy, own or none (the first one installed).", metavar="PROGRAM")
+        str, typer.Option(help="timewait (unless said otherwise), nginx, haproxy, own or none.", metavar="PROGRAM")
     ] = "",
     sysctl: Annotated[
         list[str] | None,

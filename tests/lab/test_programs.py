@@ -1,4 +1,4 @@
-"""timewait, nginx and HAProxy in a host: who closes what, counted where TIME_WAIT is; and what they say when they fail."""
+"""timewait, nginx and HAProxy in a host: who closes what, counted where TIME_WAIT is; and what each says when it fails."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from timewait.simulate.world import (
     Process,
     Scenario,
     Server,
+    Settings,
 )
 from timewait.tcp import rulebook
 
@@ -67,6 +68,25 @@ def test_stationary_time_wait_is_rate_times_its_length() -> None:
     )
     waits = played(scenario).ticks[70:, Column.SERVER_TIME_WAIT]
     assert waits.mean() == pytest.approx(6000, rel=0.02)  # Poisson: a standard deviation of 77 at each moment
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sysctls", "counter"), [("4.1", {}, "TW"), ("2.6.32", {}, "TW"), ("3.10", worlds.RECYCLE, "TWKilled")]
+)
+def test_every_time_wait_that_ran_out_is_counted_as_the_kernel_counts_it(
+    kernel: str, sysctls: Settings, counter: str
+) -> None:
+    scenario = Scenario(
+        duration=150.0,
+        clients=Clients(count=1, kernel="4.9"),
+        nat=Nat(addresses=1, choice=PortChoice.OLDEST),
+        arrivals=Arrivals(rate=20.0),
+        server=Server(kernel=kernel, sysctls=sysctls),
+    )
+    found = played(scenario)
+    ran_out = found.total(Column.SUCCEEDED) - found.total(Column.SERVER_TIME_WAIT)
+    assert found.counted() == {counter: ran_out}
+    assert ran_out > 1000
 
 
 def test_half_of_the_unrelated_hosts_pass_by_their_sequence_number() -> None:

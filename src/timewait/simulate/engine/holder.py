@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from timewait.simulate.engine.server import BASE_S, fires, forget, holds, millis, seconds, sweep
+from timewait.simulate.engine.server import BASE_S, fires, forget, holds, millis, seconds, sweep, worth
 from timewait.simulate.engine.state import (
     B_TIME_WAIT,
     BOX,
@@ -62,7 +62,7 @@ def closed(
         return at
     until = fires(length.ending, now_ms)
     m = s.m
-    holds(s, f, box, until, 1)
+    holds(s, f, box, until, worth(now_ms, until))
     s.m[f.boxes_at + box * BOX + B_TIME_WAIT] += 1
     m[row + T_UNTIL] = (until - BASE_S * 1000) * MS
     m[row + T_HOLDER] = CLIENT_HOLDS

@@ -8,7 +8,7 @@ from timewait.simulate.engine.holder import closed, taken_over
 from timewait.simulate.engine.hosts import address_of, box_of, tsval_of
 from timewait.simulate.engine.opener import hint_of, kernel_port, release, rests
 from timewait.simulate.engine.ports import put, take, word_of
-from timewait.simulate.engine.server import NANO, closed_first, count, fires, holds, millis, seconds, sweep
+from timewait.simulate.engine.server import NANO, closed_first, count, fires, holds, millis, seconds, sweep, worth
 from timewait.simulate.engine.state import (
     B_FREE_AT,
     B_IDLE,
@@ -166,7 +166,8 @@ def own_time_wait(s: State, f: Fixed, has_ts: bool, at: int) -> None:
     sweep(s, f, f.boxes, now_ms)
     stamp = seconds(at) if has_ts else 0
     ending = time_wait(f.client, f.client_knobs, f.rto_ms, stamp, False, 0).ending
-    holds(s, f, f.boxes, fires(ending, now_ms), 1)
+    until = fires(ending, now_ms)
+    holds(s, f, f.boxes, until, worth(now_ms, until))
     s.m[f.boxes_at + f.boxes * BOX + B_TIME_WAIT] += 1
 
 
@@ -234,6 +235,7 @@ def _backend_opens(s: State, f: Fixed, slot: int, at: int) -> bool:
     row = pool * f.back_ports + offset
     if taken_over(s, f, f.server, f.server_knobs, f.back_rows_at + row * ROW, f.boxes + 1, at).reuses:
         s.m[TICK + REUSED] += 1
+        count(s, counters.TW_RECYCLED)
     c[base + C_BACK] = row
     return True
 

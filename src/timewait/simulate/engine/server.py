@@ -29,19 +29,21 @@ from timewait.simulate.engine.state import (
     State,
 )
 from timewait.simulate.outcome import Column
+from timewait.tcp import counters
 from timewait.tcp.action import Action
 from timewait.tcp.length import Ending, ends, overflow_counters, overflows, time_wait
 from timewait.tcp.listener import Listener
 from timewait.tcp.listener import answer as listen
 from timewait.tcp.profiles import INET_PEER
 from timewait.tcp.recycle import Record, is_kept, written
-from timewait.tcp.segment import RST, SYN, Segment, u32
+from timewait.tcp.segment import MASK, RST, SYN, Segment, u32
 from timewait.tcp.timewait import TimeWait, afterwards
 from timewait.tcp.timewait import answer as meet
 
 BASE_S = 10_000_000  # the hosts' clocks when the simulation begins: a stamp of 0 means none
 NANO = 1_000_000_000
 TUPLE_MET = int(Column.TUPLE_MET)
+TW, TW_KILLED = counters.TW.bit_length() - 1, counters.TW_KILLED.bit_length() - 1
 ACCEPTED, ACKED = Action.ACCEPT, Action.ACK
 
 
@@ -84,7 +86,13 @@ def count(s: State, bits: int) -> None:
         at += 1
 
 
-# TIME_WAITs that exist: each is noted under the ms in which it will end.
+# TIME_WAITs that exist: each is noted under the ms in which it will end, as 1, or as KILLED where TWKilled counts it.
+KILLED = 1 << 32
+SHORT_MS = 6000  # a shorter one counts in TWKilled: its timer was set to 4 s at most, and fired a step later
+
+
+def worth(entered_ms: int, until_ms: int) -> int:
+    return KILLED if until_ms - entered_ms < SHORT_MS else 1
 
 
 def holds(s: State, f: Fixed, box: int, until_ms: int, by: int) -> None:
@@ -107,7 +115,11 @@ def sweep(s: State, f: Fixed, box: int, now_ms: int) -> int:
     """TIME_WAITs of a box now."""
     at = f.boxes_at + box * BOX
     if now_ms > s.m[at + B_SWEPT]:
-        s.m[at + B_TIME_WAIT] -= swept(s, f, box, s.m[at + B_SWEPT], now_ms)
+        gone = swept(s, f, box, s.m[at + B_SWEPT], now_ms)
+        s.m[at + B_TIME_WAIT] -= (gone & MASK) + (gone >> 32)
+        if box != f.boxes:  # not the clients'
+            s.m[COUNTERS + TW] += gone & MASK
+            s.m[COUNTERS + TW_KILLED] += gone >> 32
         s.m[at + B_SWEPT] = now_ms
     return int(s.m[at + B_TIME_WAIT])
 
@@ -117,16 +129,18 @@ def forget(s: State, f: Fixed, box: int, row: int) -> None:
     m = s.m
     if m[row + T_HOLDER] == SERVER_HOLDS:
         take(m, f.waits_at, (row - f.rows_at) // ROW)
-    holds(s, f, box, m[row + T_UNTIL] // MS + BASE_S * 1000, -1)
+    until = m[row + T_UNTIL] // MS + BASE_S * 1000
+    holds(s, f, box, until, -worth(m[row + T_ENTERED], until))
     s.m[f.boxes_at + box * BOX + B_TIME_WAIT] -= 1
     m[row + T_HOLDER], m[row + T_UNTIL] = FREE, 0
 
 
 def rearm(s: State, f: Fixed, box: int, row: int, now_ms: int, length_ms: int) -> None:
     """A TIME_WAIT begins again."""
-    holds(s, f, box, s.m[row + T_UNTIL] // MS + BASE_S * 1000, -1)
+    entered, until = s.m[row + T_ENTERED], s.m[row + T_UNTIL] // MS + BASE_S * 1000
+    holds(s, f, box, until, -worth(entered, until))
     until = fires(ends(f.server, length_ms), now_ms)
-    holds(s, f, box, until, 1)
+    holds(s, f, box, until, worth(entered, until))
     s.m[row + T_UNTIL] = (until - BASE_S * 1000) * MS
 
 
@@ -229,7 +243,7 @@ def closed_first(
         m[row + T_HOLDER], m[row + T_UNTIL] = FREE, 0
         return
     until = fires(length.ending, now_ms)
-    holds(s, f, box, until, 1)
+    holds(s, f, box, until, worth(now_ms, until))
     s.m[f.boxes_at + box * BOX + B_TIME_WAIT] += 1
     put(m, f.waits_at, (row - f.rows_at) // ROW)
     m[row + T_UNTIL] = (until - BASE_S * 1000) * MS

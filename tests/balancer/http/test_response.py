@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httptools
 import pytest
 
 from timewait.balancer.http.grammar import CHUNKED, NO_BODY, UNTIL_CLOSE, Refusal
@@ -194,3 +195,12 @@ def test_switching_to_another_http_is_not_believed() -> None:
     stream = b"HTTP/1.1 101 x\r\nUpgrade: %b\r\nConnection: Upgrade\r\n\r\n"
     for name in (b"h2c", b"HTTP/2", b"websocket, TLS/1.3", b""):
         assert refused(stream % name, upgrade=True) == "switching-unasked"
+
+
+def test_the_second_reader_has_a_veto(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(httptools.HttpResponseParser):
+        def feed_data(self, data: bytes) -> None:  # type: ignore[override]
+            super().feed_data(data.replace(b"Content-Length: 3", b"Content-Length: 4"))
+
+    monkeypatch.setattr(httptools, "HttpResponseParser", Deaf)
+    assert refused(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n") == "second-reader"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -27,6 +28,7 @@ from timewait.balancer.views import Drained, Kernel, Look, Stats, TargetHealth, 
 from timewait.balancer.wish import Wish, shape
 from timewait.balancer.words import listed
 
+PATIENCE = 5.0  # seconds that the end waits for a change under way
 FIRST_LOOK = 0.5  # seconds the first round of checks may hold up the start
 
 
@@ -160,7 +162,8 @@ class Supervisor:
     async def begin_to_stop(self) -> None:
         """Accepts nothing more; what is open may end."""
         self.stopping = True
-        await self.planes.drain()
+        async with self._settled():
+            await self.planes.drain()
 
     async def remaining(self) -> int:
         """Clients' connections still open."""
@@ -173,7 +176,23 @@ class Supervisor:
         if self._rotating is not None:
             self._rotating.cancel()
         self._prober.close()
-        await self.planes.stop()
+        async with self._settled():
+            await self.planes.stop()
+
+    @asynccontextmanager
+    async def _settled(self) -> AsyncIterator[None]:
+        """Once a change under way is done, so that engines do not start in the middle of an end; but an engine that
+        hangs must not keep the balancer from ending."""
+        try:
+            await asyncio.wait_for(self._lock.acquire(), PATIENCE)
+        except TimeoutError:
+            self._say("a change under way did not end; the balancer ends without it")
+            yield
+        else:
+            try:
+                yield
+            finally:
+                self._lock.release()
 
     # --- changes ------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import pytest
 from kit.fake_plane import FakePlane
 from timewait.balancer.config.model import Configuration, Then
 from timewait.balancer.config.read import configuration
-from timewait.balancer.engine import BalancerError
+from timewait.balancer.engine import BalancerError, Rotation
 from timewait.balancer.health.icmp import Icmp
 from timewait.balancer.health.probes import Check, Outcome
 from timewait.balancer.rotation import State
@@ -360,5 +360,27 @@ def test_statistics_have_everything_that_counts() -> None:
         ]
         again: Any = msgspec.json.decode(msgspec.json.encode(stats), type=type(stats))
         assert again == stats
+
+    play(file(A, B), story)
+
+
+def test_the_end_waits_for_a_change_under_way() -> None:
+    async def story(scene: Scene) -> None:
+        finished = asyncio.Event()
+        reload = scene.plane.reload
+
+        async def slow(configuration: Configuration, rotations: Mapping[str, Rotation]) -> None:
+            await finished.wait()
+            await reload(configuration, rotations)
+
+        scene.plane.reload = slow  # type: ignore[method-assign]
+        reloading = asyncio.create_task(scene.supervisor.reload(file(A, C)))
+        await scene.settle()
+        ending = asyncio.create_task(scene.supervisor.begin_to_stop())
+        await scene.settle()
+        assert scene.plane.calls == ["start"]
+        finished.set()
+        await asyncio.gather(reloading, ending)
+        assert scene.plane.calls == ["start", "reload", "drain"]
 
     play(file(A, B), story)

@@ -49,6 +49,11 @@ class Answers(Core):
         theirs.active -= 1
         target.connections.discard(self)
         self.upstream = upstream.client = None
+        if site.log is not None:
+            self.status, self.reply, self.first, self.passed = status, reply, now, size
+            self.note()
+            self.status, self.reply, self.first, self.passed = 0, None, 0.0, 0
+        self.target = None
         if site.keeps:
             upstream.lane.keep(upstream, now)
         else:
@@ -65,11 +70,6 @@ class Answers(Core):
         except OSError:
             sent = len(out)
             self.half_closed = self.readable = True  # the end is told by the next event, or found by process()
-        if site.log is not None:
-            self.status, self.reply, self.first, self.passed = status, reply, now, size
-            self.note()
-            if not last:
-                self.begin_nothing()
         if sent < len(out):
             self._keep(memoryview(out)[sent:])
             self.phase = FLUSHING

@@ -46,14 +46,12 @@ class Client(Requests, Answers, Ends):
             self.half_closed = self.half_closed or bool(events & PEER_CLOSED)
         if self.outbox and (events & OUT or self.tls):
             self.flush()
-            if self.outbox:
-                return
         if self.phase <= HEAD:
             self.process()
-        elif self.phase == FLUSHING:
-            self.flushed()
-        else:
+        elif self.phase != FLUSHING:
             self.go_on()
+        elif not self.outbox:
+            self.flushed()
 
     def __repr__(self) -> str:
         phase = ("idle", "head", "waiting", "exchange", "flushing", "tunnel", "ended")[self.phase]

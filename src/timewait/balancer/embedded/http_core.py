@@ -47,11 +47,11 @@ class Core(ABC):
     """A client's connection."""
 
     __slots__ = (
-        "answer", "ask", "asks", "attempts", "awaits_continue", "body", "close_after", "connected", "cookie",
-        "deadline", "ends_by_close", "fd", "first", "half_closed", "inbox", "known", "loop", "number", "outbox",
-        "own", "passed", "peer", "phase", "private", "processing", "readable", "reason", "record", "recv", "reply",
-        "request", "requests", "reused", "send", "server", "site", "sock", "source", "started", "status", "tail",
-        "target", "tls", "took", "tried", "trusted", "unread", "upstream", "watches_out",
+        "answer", "ask", "asks", "attempts", "awaits_continue", "body", "close_after", "connected", "connecting",
+        "cookie", "deadline", "ends_by_close", "fd", "first", "half_closed", "inbox", "known", "loop", "number",
+        "outbox", "own", "passed", "peer", "phase", "private", "processing", "readable", "reason", "record", "recv",
+        "reply", "request", "requests", "reused", "send", "server", "site", "sock", "source", "started", "status",
+        "tail", "target", "tls", "took", "tried", "trusted", "unread", "upstream", "watches_out",
     )  # fmt: skip
 
     def __init__(
@@ -101,7 +101,8 @@ class Core(ABC):
         self.tried: tuple[str, ...] = ()  # addresses that could not be reached
         self.cookie = b""  # whole lines for the answer, which tie the client to the target
         self.reused = False  # the connection to the target had carried a request before
-        self.started = self.connected = self.first = 0.0  # the head was here; sent to a target; an answer was here
+        self.started = self.connected = self.first = 0.0  # the head was here; a target was asked; an answer was here
+        self.connecting = 0.0  # seconds until the target's connection stood
         self.took = self.passed = 0  # bytes of the request's and of the answer's body
         self.record: Record | None = None  # for the access log, until it is known who closed
 

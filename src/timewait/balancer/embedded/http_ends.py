@@ -50,6 +50,7 @@ class Ends(Core):
         if self.phase == IDLE:
             self.end(timed_out=True)
         elif self.phase == HEAD:
+            self.begin_nothing()
             self.unread = True
             self.answer_self(408, "header-timeout")
         elif self.outbox or upstream is None:

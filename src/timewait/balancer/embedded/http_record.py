@@ -33,6 +33,7 @@ def record(client: Core) -> Record:
         bytes_in=client.took,
         bytes_out=client.passed,
         seconds=max(0.0, now - client.started),
+        connect_seconds=client.connecting,
         answer_seconds=max(0.0, client.first - client.connected) if asked and client.first else 0.0,
     )
 

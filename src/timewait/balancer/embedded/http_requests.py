@@ -43,6 +43,7 @@ class Requests(Core):
                     self.deadline = self.loop.now + self.site.client.header_timeout
             return False
         if isinstance(ask, Refusal):
+            self.begin_nothing()
             self.unread = True
             self.answer_self(ask.status, ask.reason)
             return True
@@ -213,10 +214,11 @@ class Requests(Core):
         statistics.active += 1
         statistics.requests += 1
         target.connections.add(self)
-        if upstream.carried:
+        self.reused = upstream.carried > 0
+        if self.reused:
             statistics.reused += 1
         upstream.carried += 1
-        self.connected = self.loop.now
+        self.connected, self.connecting = self.loop.now, 0.0
         upstream.write(request)
         if upstream.deaf and not upstream.established:
             self.target_failed(upstream.error)
@@ -273,11 +275,12 @@ class Requests(Core):
         upstream = self.upstream
         if upstream is None or not WAITING <= self.phase <= EXCHANGE:
             return
+        moving = self.body is not None or bool(self.outbox)
         if upstream.readable and not self.outbox:
             self.pump_answer()
         if self.body is not None and self.upstream is upstream:
             self._pump_body(upstream)
-        if self.upstream is upstream:
+        if moving and self.upstream is upstream:
             self.arm()
 
     def _pump_body(self, upstream: Upstream) -> None:

@@ -80,6 +80,7 @@ class Upstream:
             self.ending = self.ending or bool(events & (PEER_CLOSED | BROKEN))
         if events & OUT and self.outbox:
             self.flush()
+            client.arm()
         client.go_on()
 
     def _idle_event(self, events: int) -> None:
@@ -91,6 +92,9 @@ class Upstream:
         """connect() has succeeded."""
         self.established = True
         self.lane.target.statistics.connected += 1
+        if self.client is not None:
+            self.client.connecting = self.lane.site.loop.now - self.client.connected
+            self.client.arm()
 
     def write(self, data: bytes) -> None:
         """Sends, or keeps what is not taken. A target that takes no more may yet have answered: see `deaf`."""

@@ -20,6 +20,7 @@ MOST_TRAILER_FIELDS = 64
 _QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*+"'
 _EXTENSION = rb";" + TOKEN + rb"++(?:=(?:" + TOKEN + rb"++|" + _QUOTED + rb"))?+"
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*+)\r\n")
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _TRAILERS = re.compile(FIELDS)
 
 NOT_IN_TRAILERS = (
@@ -100,6 +101,9 @@ class Chunks:
                 position += 2
                 self._want = _Want.SIZE
             elif self._want is _Want.SIZE:
+                position = self._whole(buffer, position, pieces)
+                if position == size:
+                    break
                 end = self._size(buffer, position)
                 if isinstance(end, Refusal):
                     return end
@@ -108,6 +112,22 @@ class Chunks:
                 position = end
             else:
                 return self._trailers(buffer, position)
+        return position
+
+    def _whole(self, buffer: bytes, position: int, pieces: list[bytes]) -> int:
+        """Collects chunks that are here from size to CRLF and in order: a body of tiny ones must not cost much.
+
+        What is not so is left, at the position returned, to be read step by step.
+        """
+        most = self._limit if self._limit is not None else 1 << 60
+        while found := _PLAIN_SIZE.match(buffer, position):
+            start = found.end()
+            end = start + int(found[1], 16)
+            if end == start or self.received + end - start > most or not buffer.startswith(b"\r\n", end):
+                break
+            pieces.append(buffer[start:end])
+            self.received += end - start
+            position = end + 2
         return position
 
     def _size(self, buffer: bytes, position: int) -> int | Refusal:

@@ -400,7 +400,7 @@ asyncio.run(main())
 
 def test_a_target_killed_under_load_costs_no_idempotent_request() -> None:
     """Its connections end with a FIN or a reset, its port refuses; every request still has its answer."""
-    settings = listener(upstream=UpstreamSide(reuse=Reuse.ALWAYS, retries=2))
+    settings = listener(upstream=UpstreamSide(reuse=Reuse.ALWAYS))
     with (
         Server(behaviours.well) as stays,
         subprocess.Popen([sys.executable, "-c", MORTAL], stdout=subprocess.PIPE, text=True) as mortal,

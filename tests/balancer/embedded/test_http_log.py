@@ -57,13 +57,9 @@ def test_a_line_for_each_request(tmp_path: Path) -> None:
         assert client.ask(b"HEAD /\r\n\r\n").status == 400
         client.ends()
     first, second, third, fourth, fifth = Logged(path).lines()
-    common = {
-        "listener": "web",
-        "client": f"127.0.0.1:{port}",
-        "connection": first["connection"],
-        "made_by": "target",
-    }
-    assert common.items() <= first.items() & second.items() | common.items()
+    for line in (first, second):
+        assert (line["listener"], line["client"], line["made_by"]) == ("web", f"127.0.0.1:{port}", "target")
+        assert line["connection"] == fifth["connection"]
     assert {
         "request": 1,
         "method": "GET",
@@ -126,7 +122,7 @@ def test_one_who_does_not_read_and_goes_on_asking_gets_all_answers_in_order() ->
         with Conversation(worker.address, receive_buffer=4096) as client:
             for number in range(4):
                 client.say(b"GET /%04d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
-                assert client.is_silent(0.02) is False or True
+                client.is_silent(0.02)  # takes a little of what comes
             for number in range(4):
                 assert client.answer().body == b"%04d" % number * (size // 4)
         worker.until_left()

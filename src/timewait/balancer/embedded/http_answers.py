@@ -59,7 +59,7 @@ class Answers(Core):
         else:
             upstream.end()
         if self.attempts > 1:
-            self.tried = ()
+            self.tried, self.failures = (), 0
         self.attempts = 0
         self.phase = IDLE
         self.deadline = now + site.client.keepalive

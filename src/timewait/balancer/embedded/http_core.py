@@ -48,10 +48,11 @@ class Core(ABC):
 
     __slots__ = (
         "answer", "ask", "asks", "attempts", "awaits_continue", "body", "close_after", "connected", "connecting",
-        "cookie", "deadline", "ends_by_close", "fd", "first", "half_closed", "inbox", "known", "loop", "number",
-        "outbox", "own", "passed", "peer", "phase", "private", "processing", "readable", "reason", "record", "recv",
-        "reply", "request", "requests", "reused", "send", "server", "site", "sock", "source", "started", "status",
-        "tail", "target", "tls", "took", "tried", "trusted", "unread", "upstream", "watches_out",
+        "cookie", "deadline", "ends_by_close", "failures", "fd", "first", "half_closed", "inbox", "known", "loop",
+        "number", "outbox", "own", "passed", "peer", "phase", "private", "processing", "readable", "reason",
+        "record", "recv", "reply", "request", "requests", "reused", "send", "server", "site", "sock", "source",
+        "started", "status", "tail", "target", "tls", "took", "tried", "trusted", "unread", "upstream",
+        "watches_out",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +99,7 @@ class Core(ABC):
         self.ends_by_close = False  # and the answer with the connection
         self.unread = False  # the client may still be sending what nobody will read
         self.attempts = 0  # times that a target was asked
+        self.failures = 0  # of these, what counts against `retries`
         self.tried: tuple[str, ...] = ()  # addresses that could not be reached
         self.cookie = b""  # whole lines for the answer, which tie the client to the target
         self.reused = False  # the connection to the target had carried a request before

@@ -12,6 +12,7 @@ from timewait.balancer.embedded.http_core import ENDED, EXCHANGE, FLUSHING, HEAD
 from timewait.balancer.http.answers import answer
 
 if TYPE_CHECKING:
+    from timewait.balancer.embedded.http_heads import Ask
     from timewait.balancer.embedded.state import TargetState
 
 # Answers of our own after which the next request on the connection can be understood, if this one was read whole.
@@ -159,37 +160,44 @@ class Ends(Core):
 
     def target_failed(self, error: OSError | None, *, timed_out: bool = False, cut: Then | None = None) -> None:
         """See Core. Another try, a 502 or 504, or the end of an answer that cannot be completed."""
-        upstream, target, ask, site = self.upstream, self.target, self.ask, self.site
+        upstream, target, ask = self.upstream, self.target, self.ask
         assert target is not None and ask is not None
         established = stale = silent = False
         if upstream is not None:
             established = upstream.established
-            stale = established and upstream.carried > 1 and not timed_out
+            # A kept connection that ended under a request was being closed by the target when the request left: a
+            # race, no failure of the target's, and it does not count against `retries`.
+            stale = established and upstream.carried > 1 and not timed_out and cut is None
             silent = self.reply is None and not upstream.inbox
             self.release(timed_out=timed_out, rst=cut is Then.RST)
+            if timed_out:  # others to the same target would lead into the same silence; a new one is tried elsewhere
+                upstream.lane.clear()
         if self.reply is not None:
             if cut is None:
                 _count_failure(target, error, timed_out)
             self._cut_off()
             return
-        again = self.attempts <= site.upstream.retries and bool(self.request)
+        again = self.failures < self.site.upstream.retries and bool(self.request)
         if established:
             again = again and silent and ask.idempotent and not timed_out
-        if cut is None and not (
-            again and stale
-        ):  # a kept connection that the target has closed meanwhile is no failure of its
-            _count_failure(target, error, timed_out)
-        if again:
-            site.statistics.retried += 1
-            if stale and cut is None:
-                self.ask_target(target)
-                return
-            self.tried = (*self.tried, target.address)
-            if target.weight > 0 and len(ask.pool.targets if ask.pool else ()) == 1:
-                self.tried = ()  # there is no other to ask
-            self.dispatch()
+        if again and stale:
+            self.site.statistics.retried += 1
+            self.ask_target(target)
             return
-        self.answer_self(504 if timed_out else 502, _reason(error, established, timed_out))
+        if cut is None:
+            _count_failure(target, error, timed_out)
+            self.failures += 1
+        if again:
+            self._try_elsewhere(target, ask)
+        else:
+            self.answer_self(504 if timed_out else 502, _reason(error, established, timed_out))
+
+    def _try_elsewhere(self, target: TargetState, ask: Ask) -> None:
+        self.site.statistics.retried += 1
+        self.tried = (*self.tried, target.address)
+        if target.weight > 0 and ask.pool is not None and len(ask.pool.targets) == 1:
+            self.tried = ()  # there is no other to ask
+        self.dispatch()
 
     def _cut_off(self) -> None:
         """The answer will not be completed, and the client must be able to tell: by a length that is not reached, or

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from typing import NamedTuple
 
 from timewait.durations import written as duration
@@ -168,6 +169,7 @@ def _tuples(scenario: Scenario, knobs: Knobs) -> None:
         raise WorldError(f"nat.block = {nat.block:,} is more than the {ports:,} ports of an address ({low}-{high})")
 
 
+PAGE = 4096
 ROW = 64  # octets that a five-tuple takes in the engine
 PORT = 8 / 32  # a bit for each, 32 to a number
 SLOT = 136  # a connection that is open or being opened
@@ -189,9 +191,11 @@ def memory(scenario: Scenario) -> dict[str, int]:
     lists = (scenario.arrivals.process is Process.THINK) + (nat is not None and nat.choice is PortChoice.BLOCKS)
     queues = 8 if nat is not None and nat.choice is PortChoice.OLDEST else 0
     rests = nat.rest + 2 * scenario.network.delay if nat is not None else 60.0  # TCP_TIMEWAIT_LEN
+    # Behind a NAT all ports come up; a client of its own address uses few of those it has, a page for each at most.
+    touched = PAGE * rate_of(scenario) * scenario.duration if nat is None else math.inf
     parts = {
         "clients": 8 * count * (1 + lists),
-        "five-tuples": int(tuples * (ROW + 2 * PORT + queues)),
+        "five-tuples": int(min(ROW * tuples, touched) + tuples * (2 * PORT + queues)),
         "records": 16 * addresses * boxes + 24 * addresses * destinations,
         "boxes": BOX * (boxes + 2),
         "open": SLOT * GROWTH * max(1024, int(open_at_once(scenario))),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ from timewait.simulate.engine.state import (
 from timewait.simulate.outcome import Array
 from timewait.tcp.profiles import PERTURBED, Rules
 
+MAP_NORESERVE = 0x4000  # <sys/mman.h>; the module `mmap` names it from Python 3.13 on
 SLOTS = 1024  # room for connections, and for ports at rest, at the beginning; it grows
 
 
@@ -49,6 +52,22 @@ def numbers(count: int) -> Array:
     room = np.zeros(count + 16, dtype=np.int64)
     skip = -room.ctypes.data % 128 // 8
     return room[skip : skip + count]
+
+
+def mapped(count: int, dense: int) -> Array:
+    """That many zeros of which the first `dense` will all be touched, the others here and there.
+
+    Memory is taken by the page, as it is touched: by large ones where all is used, by small ones elsewhere, since
+    1,000 clients who each have all ports of an address use few of them.
+    """
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    room = mmap.mmap(-1, 8 * max(1, count), flags=flags)
+    edge = min(8 * dense // mmap.PAGESIZE * mmap.PAGESIZE, len(room))
+    for advice, start, end in ((mmap.MADV_HUGEPAGE, 0, edge), (mmap.MADV_NOHUGEPAGE, edge, len(room))):
+        if start < end:
+            with contextlib.suppress(OSError):  # a kernel without large pages
+                room.madvise(advice, start, end - start)
+    return np.frombuffer(room, dtype=np.int64)
 
 
 def sizes(parts: dict[str, Any]) -> dict[str, int]:
@@ -102,7 +121,8 @@ def octets(parts: dict[str, Any]) -> dict[str, int]:
 def state(f: Fixed, times: list[int], sends: list[int], slots: int) -> State:
     """As it stands at the beginning; `slots`: connections there is room for."""
     size = sizes(f._asdict())
-    m = numbers(f.back_rows_at + size["back_rows"])
+    whole = f.back_rows_at + size["back_rows"]
+    m = mapped(whole, f.rows_at if f.choice == BY_KERNEL else whole)
 
     def part(name: str) -> Array:
         at = getattr(f, f"{name}_at")

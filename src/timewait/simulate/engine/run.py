@@ -114,7 +114,11 @@ def run_world(
     limits.check(scenario)
     limits.refuse_if_too_large(scenario, available_memory() if available is None else available)
     began = time.monotonic()
-    player = _Player(scenario, seed, build.fixed(scenario, seed, width), compiled)
+    try:
+        player = _Player(scenario, seed, build.fixed(scenario, seed, width), compiled)
+    except (MemoryError, OSError):
+        needed = sum(limits.memory(scenario).values()) / 1e9
+        raise limits.WorldError(f"the {needed:,.1f} GB of memory this world needs cannot be had") from None
     player.play(progress, stop, began)
     return player.outcome(time.monotonic() - began)
 

@@ -102,6 +102,28 @@ def test_an_event_of_a_closed_descriptor_is_not_told_to_its_heir() -> None:
         os.close(end)
 
 
+def test_a_descriptor_that_a_timer_closed_is_free_for_another() -> None:
+    """Edge-triggered: an event that is held back once never comes again."""
+    loop = Loop()
+    told: list[int] = []
+    first, second = os.pipe(), os.pipe()
+    loop.watch(first[0], READ, told.append)
+
+    def replace() -> None:
+        loop.closed(first[0])
+        os.dup2(second[0], first[0])
+        loop.watch(first[0], READ, told.append)
+        os.write(second[1], b"x")
+
+    loop.after(0.01, replace)
+    loop.after(0.1, loop.stop)
+    loop.run()
+    assert told == [IN]
+    loop.close()
+    for fd in (*first, *second):
+        os.close(fd)
+
+
 def test_a_bug_in_a_handler_ends_nothing_but_what_it_is_told() -> None:
     told = []
     loop = Loop(on_error=lambda fd, error: told.append((fd, str(error))))

@@ -130,6 +130,8 @@ class Loop:
         """Turns until stop()."""
         wait, handlers, forgotten, clock = self._epoll.poll, self._handlers, self._forgotten, time.monotonic
         while not self._stopped:
+            if forgotten:  # by timers too: what wait() tells from now on is for whoever has the descriptor now
+                forgotten.clear()
             events = wait(self._rest())
             self.now = clock()
             for fd, event in events:
@@ -139,8 +141,6 @@ class Loop:
                         handler(event)
                     except Exception as error:
                         self._bug(fd, error)
-            if forgotten:
-                forgotten.clear()
             if self._soon:
                 self._run_soon()
             if self.now >= self._next_tick:

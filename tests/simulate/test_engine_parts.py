@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from simulate import decisions
 from timewait.histogram import indices
-from timewait.simulate.engine import build, memory
-from timewait.simulate.engine.compiled import compiler
+from timewait.simulate.engine import build, compiled, memory
+from timewait.simulate.engine.compiled import can_keep, compiler
 from timewait.simulate.engine.connection import latency_index
 from timewait.simulate.engine.holder import ready_ms
 from timewait.simulate.engine.ports import lowest, put, search, take, word_of
@@ -124,6 +125,15 @@ def test_compiled_decisions_are_the_interpreted_ones(name: str) -> None:
         decide(rules, on, numbers.tolist(), other)
         assert one.tolist() == other
         assert len(set(other)) > 5
+
+
+def test_where_machine_code_cannot_be_kept_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    assert not can_keep(tmp_path / "file" / "compiled")
+    assert not can_keep(Path("/proc/none"))
+    assert can_keep(tmp_path / "compiled")
+    monkeypatch.setattr(compiled, "NEEDED", 1 << 62)  # a full disk
+    assert not can_keep(tmp_path / "compiled")
 
 
 def test_a_changed_rule_has_another_digest() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import marshal
 import os
+import tempfile
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,9 +25,10 @@ def compiler(functions: Sequence[Function]) -> list[Function]:
     import numba
 
     # Read when a function is decorated: the one moment at which numba asks where to keep its code.
-    numba.config.CACHE_DIR = str(cache_folder() / digest(functions, numba.__version__))  # type: ignore[attr-defined]
+    folder = cache_folder() / digest(functions, numba.__version__)
+    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     # Without reference counts: nothing here makes or keeps an array, and counting costs more than the rest.
-    options: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
+    options: dict[str, Any] = {"cache": can_keep(folder), "error_model": "numpy", "_nrt": False}
     # One function in the end: each array handed over to another is seven numbers on the stack, which costs more than
     # most functions here do.
     options["forceinline"] = True
@@ -128,6 +130,20 @@ def _constant(function: types.FunctionType, name: str) -> str:
     if isinstance(used, int | float | tuple):
         return repr(used)
     return repr(getattr(used, "_fields", ""))
+
+
+NEEDED = 16 << 20  # octets of machine code and what numba keeps beside it
+
+
+def can_keep(folder: Path) -> bool:
+    """Whether there is a place for machine code; without one it is compiled at every start."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            space = os.statvfs(folder)
+    except OSError:
+        return False
+    return space.f_bavail * space.f_frsize > NEEDED
 
 
 def cache_folder() -> Path:

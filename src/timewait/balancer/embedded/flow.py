@@ -83,8 +83,9 @@ class Flow:
                     return
             self.loop.soon(self.pump)
         finally:
-            self.total += moved
-            self.relay.moved(self, moved)
+            if moved:
+                self.total += moved
+                self.relay.moved(self, moved)
 
     def flush(self) -> None:
         """The sink takes more."""

@@ -46,6 +46,23 @@ def serve(
     Relay(listener, sock, client, server, initial, connection_id).connect()
 
 
+class Way:
+    """What all relays of a listener have in common, looked up once."""
+
+    def __init__(self, listener: ListenerState) -> None:
+        config, worker = listener.config, listener.worker
+        self.loop, self.statistics = worker.loop, listener.statistics
+        self.pool: PoolState = worker.pools[config.pool]
+        self.by_source = self.pool.wants_source
+        self.connect = listener.sources.connect
+        self.attempts = 1 + config.upstream.retries
+        self.connect_timeout = config.upstream.connect_timeout
+        self.idle = IDLE if config.client.idle is None else config.client.idle
+        self.client_patience = min(self.idle, config.client.send_timeout)
+        self.target_patience = min(self.idle, config.upstream.send_timeout)
+        self.header = _HEADERS.get(config.real_ip.mode or RealIpMode.NONE)
+
+
 class Relay:
     """One client and one target."""
 
@@ -58,11 +75,9 @@ class Relay:
         "deadline",
         "down",
         "id",
-        "idle",
         "initial",
         "listener",
         "loop",
-        "pool",
         "server",
         "started",
         "target",
@@ -70,18 +85,20 @@ class Relay:
         "tried",
         "up",
         "upstream",
+        "way",
     )
 
     def __init__(
         self, listener: ListenerState, client: Any, address: Endpoint, server: Endpoint, initial: bytes, number: int
     ) -> None:
+        way = listener.way
+        if way is None:
+            way = listener.way = Way(listener)
+        self.way: Way = way
         self.listener, self.client, self.address, self.server = listener, client, address, server
-        self.initial, self.id = initial, number
-        self.loop = listener.worker.loop
-        self.pool: PoolState = listener.worker.pools[listener.config.pool]
-        self.idle = IDLE if listener.config.client.idle is None else listener.config.client.idle
-        self.started, self.connected_at = self.loop.now, 0.0
-        self.tried: list[str] = []
+        self.initial, self.id, self.loop = initial, number, way.loop
+        self.started, self.connected_at = way.loop.now, 0.0
+        self.tried: tuple[str, ...] = ()
         self.up: Flow = GONE
         self.down: Flow = GONE
         self.client_how = self.target_how = ""  # who was the first to close, once our FIN went out
@@ -91,28 +108,30 @@ class Relay:
 
     def connect(self) -> None:
         """Toward the first target that does not fail at once; without one the client is reset."""
-        reason = "no-target"
-        while len(self.tried) <= self.listener.config.upstream.retries:
-            target = self.pool.choose(packed(self.address[0]), self.tried)
+        reason, way = "no-target", self.way
+        source = packed(self.address[0]) if way.by_source else b""
+        while len(self.tried) < way.attempts:
+            target = way.pool.choose(source, self.tried)
             if target is None:
                 break
             self._take(target)
             try:
-                self.upstream, _ = self.listener.sources.connect(target.family, target.destination)
+                self.upstream, _ = way.connect(target.family, target.destination)
             except OSError as error:
                 reason = self._failed(error.errno)
                 continue
-            self.deadline = self.loop.now + self.listener.config.upstream.connect_timeout
-            self.loop.watch(self.upstream.fileno(), READ_AND_WRITE, self._connected)
-            self.loop.guard(self)
+            self.deadline = way.loop.now + way.connect_timeout
+            way.loop.watch(self.upstream.fileno(), READ_AND_WRITE, self._connected)
+            way.loop.guard(self)
             return
         self._reject(reason)
 
     def _take(self, target: TargetState) -> None:
         self.target = target
-        self.tried.append(target.address)
-        target.statistics.connects += 1
-        target.statistics.active += 1
+        self.tried = (*self.tried, target.address)
+        statistics = target.statistics
+        statistics.connects += 1
+        statistics.active += 1
         target.connections.add(self)
 
     def _leave_target(self) -> None:
@@ -133,34 +152,29 @@ class Relay:
             if number or not events & select.EPOLLOUT:
                 self._try_another(number)
                 return
-        self.connected_at = self.loop.now
-        self.target.statistics.connected += 1
-        self.target.statistics.requests += 1
-        self.deadline = self.loop.now + self.idle
-        self.up = Flow(self, self.client, self.upstream, self.listener.config.upstream.send_timeout, True)
-        self.down = Flow(self, self.upstream, self.client, self.listener.config.client.send_timeout, False)
-        self.loop.hand_over(self.upstream.fileno(), self._target_ready)
-        self.loop.watch(self.client.fileno(), READ_AND_WRITE, self._client_ready)  # tells what came meanwhile
-        self.up.send_first(self._header() + self.initial)
-        if not self.down.stopped and events & READABLE:
+        way, loop, statistics = self.way, self.loop, self.target.statistics
+        self.connected_at = loop.now
+        self.deadline = loop.now + way.idle
+        statistics.connected += 1
+        statistics.requests += 1
+        self.up = Flow(self, self.client, self.upstream, way.target_patience, True)
+        self.down = Flow(self, self.upstream, self.client, way.client_patience, False)
+        loop.hand_over(self.upstream.fileno(), self._target_ready)
+        loop.watch(self.client.fileno(), READ_AND_WRITE, self._client_ready)  # tells what came meanwhile
+        first = self.initial if way.header is None else way.header(self.address, self.server) + self.initial
+        if first:
+            self.up.send_first(first)
+        if events & READABLE and not self.down.stopped:
             self._target_ready(events)
 
     def _try_another(self, number: int) -> None:
         self.loop.closed(self.upstream.fileno())
         self.upstream.close()
         reason = self._failed(number)
-        if len(self.tried) <= self.listener.config.upstream.retries:
+        if len(self.tried) < self.way.attempts:
             self.connect()
         else:
             self._reject(reason)
-
-    def _header(self) -> bytes:
-        mode = self.listener.config.real_ip.mode
-        if mode is RealIpMode.PROXY_V1:
-            return proxy_protocol.v1(self.address, self.server)
-        if mode is RealIpMode.PROXY_V2:
-            return proxy_protocol.v2(self.address, self.server)
-        return b""
 
     def _reject(self, reason: str) -> None:
         self.client_how = closing.reset(self.client)
@@ -187,20 +201,21 @@ class Relay:
     def _touch(self) -> None:
         """Something happened; what is stuck in one direction has its own limit, whatever the other one does."""
         if not self.up.pending and not self.down.pending:
-            self.deadline = self.loop.now + self.idle
+            self.deadline = self.loop.now + self.way.idle
 
     def stuck(self, flow: Flow) -> None:
         """The receiver takes no more; it is given its send_timeout from here, or from the last byte it took."""
-        self.deadline = self.loop.now + min(self.idle, flow.patience)
+        self.deadline = self.loop.now + flow.patience
 
     def moved(self, flow: Flow, size: int) -> None:
         """So many bytes were taken by the receiver."""
+        ours, theirs = self.way.statistics, self.target.statistics
         if flow.upward:
-            self.listener.statistics.bytes_in += size
-            self.target.statistics.bytes_out += size
+            ours.bytes_in += size
+            theirs.bytes_out += size
         else:
-            self.listener.statistics.bytes_out += size
-            self.target.statistics.bytes_in += size
+            ours.bytes_out += size
+            theirs.bytes_in += size
 
     # ending ---------------------------------------------------------------------------------------------------
 
@@ -226,8 +241,8 @@ class Relay:
 
     def _finish(self) -> None:
         """Both directions have ended: nothing to be sent or read any more."""
-        client_how = self.client_how or closing.first(self.client)
-        target_how = self.target_how or closing.first(self.upstream)
+        client_how = self.client_how or closing.PEER_FIN  # without our FIN it was theirs
+        target_how = self.target_how or closing.PEER_FIN
         closing.close(self.loop, self.client)
         closing.close(self.loop, self.upstream)
         closing.count(self.target.statistics.closes, target_how)
@@ -357,6 +372,7 @@ class _Gone:
 
 
 GONE: Any = _Gone()
+_HEADERS = {RealIpMode.PROXY_V1: proxy_protocol.v1, RealIpMode.PROXY_V2: proxy_protocol.v2}
 _FAILURES = {errno.ECONNREFUSED: "refused", errno.ETIMEDOUT: "timed_out", errno.EADDRNOTAVAIL: "no_port"}
 
 

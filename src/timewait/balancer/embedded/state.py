@@ -6,7 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Container
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from timewait.balancer.config.addresses import place
 from timewait.balancer.config.model import Configuration, Listener, Pool, Scheduler, SessionType, Target, Then
@@ -58,6 +58,8 @@ class PoolState:
         self._left: list[TargetState] = []  # with connections that are still open
         self._sticky = config.session.type is SessionType.SOURCE_IP
         self.adopt(config.target)
+        self.wants_source = self._sticky or config.scheduler is Scheduler.IP_HASH
+        """Whether choose() looks at the client's address."""
         self._by_load = config.scheduler is Scheduler.LEAST_CONN
         self._scheduler = scheduler(config.scheduler, (), worker.number)
 
@@ -141,7 +143,7 @@ class PoolState:
 class ListenerState:
     """A listener, as this worker sees it."""
 
-    __slots__ = ("config", "limits", "sources", "statistics", "tls", "worker")
+    __slots__ = ("config", "limits", "sources", "statistics", "tls", "way", "worker")
 
     def __init__(
         self, worker: Worker, config: Listener, statistics: ListenerStatistics, limits: Limits | None
@@ -149,6 +151,7 @@ class ListenerState:
         self.worker, self.config, self.statistics, self.limits = worker, config, statistics, limits
         self.sources = Sources(config.upstream.source, worker.number)
         self.tls: ssl.SSLContext | None = None
+        self.way: Any = None  # the relay's own
 
     def release(self) -> None:
         """A client's connection that was counted in is closed."""

@@ -23,7 +23,7 @@ from timewait.balancer.config.model import Configuration, Listener, Pool, Protoc
 from timewait.balancer.embedded import relay, shared
 from timewait.balancer.embedded.accepting import Acceptor
 from timewait.balancer.embedded.access_log import AccessLog
-from timewait.balancer.embedded.http_proxy import HttpProxy
+from timewait.balancer.embedded.http.proxy import HttpProxy
 from timewait.balancer.embedded.loop import Loop
 from timewait.balancer.embedded.state import ListenerState, Worker
 from timewait.balancer.engine import Rotation

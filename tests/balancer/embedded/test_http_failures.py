@@ -186,6 +186,21 @@ def test_a_target_that_does_not_accept_is_504_after_the_connect_timeout() -> Non
             filler.sock.close()
 
 
+def test_a_target_that_does_not_accept_costs_a_connect_timeout_and_no_more() -> None:
+    settings = listener(upstream=UpstreamSide(connect_timeout=0.2))
+    with Server(None, backlog=0) as full, Server(behaviours.well) as well:
+        filler = Conversation(("127.0.0.1", full.port))
+        with OneWorker(settings, pool(full.authority, well.authority)) as worker:
+            clients = [Conversation(worker.address) for _ in range(6)]
+            for _ in range(2):
+                for client in clients:
+                    client.say(POST)
+                assert [client.answer().status for client in clients] == [200] * 6
+            for client in (filler, *clients):
+                client.sock.close()
+    assert worker.target(0).timed_out == worker.statistics.retried > 0
+
+
 @pytest.mark.parametrize(
     ("said", "heard"),
     [(b"GET / HT", 408), (GET[:-2], 408), (b"", None)],

@@ -109,7 +109,7 @@ class Process:
         if listener.config.protocol not in HTTP:
             return relay.serve
         if self._http is None:
-            from timewait.balancer.embedded.http_proxy import HttpProxy  # not loaded for layer 4
+            from timewait.balancer.embedded.http.proxy import HttpProxy  # not loaded for layer 4
 
             self._http = HttpProxy(self._worker)
         serve: Serve = self._http.accept

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from timewait.balancer.embedded import proxy_protocol
-from timewait.balancer.embedded.http_bodies import of_request
-from timewait.balancer.embedded.http_core import BLOCKED, EXCHANGE, HEAD, HEAD_READ, IDLE, READ, TURNS, WAITING, Core
+from timewait.balancer.embedded.http.bodies import of_request
+from timewait.balancer.embedded.http.core import BLOCKED, EXCHANGE, HEAD, HEAD_READ, IDLE, READ, TURNS, WAITING, Core
 from timewait.balancer.http.grammar import Refusal
 
 if TYPE_CHECKING:
-    from timewait.balancer.embedded.http_heads import Ask
-    from timewait.balancer.embedded.http_upstream import Lane, Upstream
+    from timewait.balancer.embedded.http.heads import Ask
+    from timewait.balancer.embedded.http.upstream import Lane, Upstream
     from timewait.balancer.embedded.state import PoolState, TargetState
 
 

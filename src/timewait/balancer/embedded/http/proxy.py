@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from timewait.balancer.embedded.http_client import Client
-from timewait.balancer.embedded.http_core import IDLE
-from timewait.balancer.embedded.http_heads import Kinds
-from timewait.balancer.embedded.http_site import Site
+from timewait.balancer.embedded.http.client import Client
+from timewait.balancer.embedded.http.core import IDLE
+from timewait.balancer.embedded.http.heads import Kinds
+from timewait.balancer.embedded.http.site import Site
 from timewait.balancer.embedded.loop import READ, READ_AND_WRITE
 
 if TYPE_CHECKING:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from timewait.balancer.embedded.http_answers import Answers
-from timewait.balancer.embedded.http_core import FLUSHING, HEAD, HEAD_READ, IDLE
-from timewait.balancer.embedded.http_ends import Ends
-from timewait.balancer.embedded.http_requests import Requests
+from timewait.balancer.embedded.http.answers import Answers
+from timewait.balancer.embedded.http.core import FLUSHING, HEAD, HEAD_READ, IDLE
+from timewait.balancer.embedded.http.ends import Ends
+from timewait.balancer.embedded.http.requests import Requests
 from timewait.balancer.embedded.loop import BROKEN, IN, OUT, PEER_CLOSED
 
 
 class Client(Requests, Answers, Ends):
-    """See http_core.py."""
+    """See core.py."""
 
     __slots__ = ()
 

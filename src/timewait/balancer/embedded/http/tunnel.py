@@ -6,14 +6,14 @@ import socket
 from typing import TYPE_CHECKING
 
 from timewait.balancer.config.model import Then
-from timewait.balancer.embedded.http_core import BLOCKED, ENDED, READ, TUNNEL, TURNS
+from timewait.balancer.embedded.http.core import BLOCKED, ENDED, READ, TUNNEL, TURNS
 from timewait.balancer.embedded.loop import BROKEN, IN, PEER_CLOSED, READ_AND_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from timewait.balancer.embedded.http_core import Core
-    from timewait.balancer.embedded.http_upstream import Upstream
+    from timewait.balancer.embedded.http.core import Core
+    from timewait.balancer.embedded.http.upstream import Upstream
 
 IDLE_SECONDS = 900.0  # CLB's idle timeout of TCP
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from timewait.balancer.config.model import UpstreamClose
 from timewait.balancer.embedded.closing import end_target
-from timewait.balancer.embedded.http_core import HEAD_READ, WAITING
+from timewait.balancer.embedded.http.core import HEAD_READ, WAITING
 from timewait.balancer.embedded.loop import BROKEN, IN, NEVER, OUT, PEER_CLOSED, READ, READ_AND_WRITE
 from timewait.balancer.http.grammar import END
 
 if TYPE_CHECKING:
-    from timewait.balancer.embedded.http_core import Core
-    from timewait.balancer.embedded.http_site import Site
+    from timewait.balancer.embedded.http.core import Core
+    from timewait.balancer.embedded.http.site import Site
     from timewait.balancer.embedded.state import TargetState
 
 

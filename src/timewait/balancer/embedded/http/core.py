@@ -1,7 +1,7 @@
 """What a client's connection holds, and the verbs its chapters use of one another.
 
-A client is made of chapters: requests (http_requests.py), answers (http_answers.py), ends (http_ends.py); events come
-in by http_client.py. This is the page they share. One exchange, a request and its answer, is under way at a time:
+A client is made of chapters: requests (requests.py), answers (answers.py), ends (ends.py); events come
+in by client.py. This is the page they share. One exchange, a request and its answer, is under way at a time:
 pipelined requests wait in the socket, so answers come in order and nobody can make us hold more than one.
 
 What is held for a connection is bounded: one read of `READ` bytes that waits to be understood (`inbox`), one that
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from timewait.balancer.config.model import Then
     from timewait.balancer.embedded.access_log import Record
-    from timewait.balancer.embedded.http_bodies import Body
-    from timewait.balancer.embedded.http_heads import Ask, Reply
-    from timewait.balancer.embedded.http_site import Site
-    from timewait.balancer.embedded.http_upstream import Upstream
+    from timewait.balancer.embedded.http.bodies import Body
+    from timewait.balancer.embedded.http.heads import Ask, Reply
+    from timewait.balancer.embedded.http.site import Site
+    from timewait.balancer.embedded.http.upstream import Upstream
     from timewait.balancer.embedded.state import TargetState
 
 # Phases in the order of a connection's life. IDLE: no byte of a request yet. HEAD: a part of one. WAITING: a simple

@@ -6,13 +6,14 @@ import errno
 from typing import TYPE_CHECKING
 
 from timewait.balancer.config.model import ClientClose, Then
-from timewait.balancer.embedded import closing, http_record
-from timewait.balancer.embedded.http_bodies import UntilClose
-from timewait.balancer.embedded.http_core import ENDED, EXCHANGE, FLUSHING, HEAD, IDLE, TUNNEL, WAITING, Core
+from timewait.balancer.embedded import closing
+from timewait.balancer.embedded.http.bodies import UntilClose
+from timewait.balancer.embedded.http.core import ENDED, EXCHANGE, FLUSHING, HEAD, IDLE, TUNNEL, WAITING, Core
+from timewait.balancer.embedded.http.record import record_of
 from timewait.balancer.http.answers import answer
 
 if TYPE_CHECKING:
-    from timewait.balancer.embedded.http_heads import Ask
+    from timewait.balancer.embedded.http.heads import Ask
     from timewait.balancer.embedded.state import TargetState
 
 # Answers of our own after which the next request on the connection can be understood, if this one was read whole.
@@ -136,7 +137,7 @@ class Ends(Core):
 
     def note(self) -> None:
         """Writes a line to the access log, or keeps it until it is known who closed."""
-        record = http_record.record(self)
+        record = record_of(self)
         if self.close_after or self.phase == ENDED:
             self.record = record
         elif self.site.log is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from timewait.balancer.embedded.http_bodies import UntilClose, of_answer
-from timewait.balancer.embedded.http_core import (
+from timewait.balancer.embedded.http.bodies import UntilClose, of_answer
+from timewait.balancer.embedded.http.core import (
     BLOCKED,
     ENDED,
     EXCHANGE,
@@ -16,12 +16,12 @@ from timewait.balancer.embedded.http_core import (
     TURNS,
     Core,
 )
-from timewait.balancer.embedded.http_tunnel import OpenTunnel
+from timewait.balancer.embedded.http.tunnel import OpenTunnel
 from timewait.balancer.embedded.loop import READ_AND_WRITE
 from timewait.balancer.http.grammar import CHUNKED, UNTIL_CLOSE, Refusal
 
 if TYPE_CHECKING:
-    from timewait.balancer.embedded.http_heads import Reply
+    from timewait.balancer.embedded.http.heads import Reply
 
 
 class Answers(Core):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from timewait.balancer.embedded.access_log import Record
 
 if TYPE_CHECKING:
-    from timewait.balancer.embedded.http_core import Core
+    from timewait.balancer.embedded.http.core import Core
 
 
-def record(client: Core) -> Record:
+def record_of(client: Core) -> Record:
     """A line about the exchange that is at its end."""
     ask, target, now = client.ask, client.target, client.loop.now
     asked = target is not None and client.connected > 0

@@ -7,15 +7,15 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from timewait.balancer.config.model import Protocol, RealIpMode, Reuse, SessionType, Tunnel, UpstreamClose
-from timewait.balancer.embedded.http_heads import Ask, Asks, Kinds, Own
-from timewait.balancer.embedded.http_upstream import Lane
+from timewait.balancer.embedded.http.heads import Ask, Asks, Kinds, Own
+from timewait.balancer.embedded.http.upstream import Lane
 from timewait.balancer.http.grammar import NO_BODY
 from timewait.balancer.routing.router import Redirect, Router
 from timewait.balancer.routing.sessions import CookieSessions
 
 if TYPE_CHECKING:
-    from timewait.balancer.embedded.http_client import Client
-    from timewait.balancer.embedded.http_tunnel import OpenTunnel
+    from timewait.balancer.embedded.http.client import Client
+    from timewait.balancer.embedded.http.tunnel import OpenTunnel
     from timewait.balancer.embedded.state import ListenerState, PoolState, TargetState, Worker
 
 MOST_PEERS = 4096  # addresses of clients about which is remembered what follows from them

@@ -45,7 +45,7 @@ def bind(text: str) -> str:
     """`0.0.0.0:80`, `[::]:80 v4v6`, `unix@/path`."""
     at = bound(text)
     if not isinstance(at, Place):
-        return f"unix@{at}"
+        return quoted(f"unix@{at}")
     if at.address.version == 4:
         return str(at)
     return f"{at} {'v4v6' if at.address.is_unspecified else 'v6only'}"

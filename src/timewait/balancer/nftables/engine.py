@@ -11,7 +11,7 @@ from timewait.balancer.config.model import Configuration, Protocol, Then
 from timewait.balancer.engine import BalancerError, Rotation
 from timewait.balancer.listening import reserve
 from timewait.balancer.nft import Nft
-from timewait.balancer.nftables import conntrack, counted, forwarding, nudge, sessions
+from timewait.balancer.nftables import conntrack, counted, forwarding, nudge
 from timewait.balancer.nftables.ruleset import NAME, listeners_of, table
 from timewait.balancer.nftables.table import Table, changes, rendered
 from timewait.balancer.statistics import Statistics
@@ -74,7 +74,6 @@ class NftablesEngine:
         if commands:
             self._nft.run(commands)
         self._configuration, self._rotations, self._table = configuration, rotations, wanted
-        sessions.release(self._nft, self._name, configuration, rotations)
 
     async def cut(self, pool: str, target: str, then: Then) -> int:
         """Forgets the connections to a target, and has both of its ends reset; how many they were."""

@@ -50,7 +50,7 @@ def changes(before: Table, after: Table, name: str) -> str:
 def _commands(before: Table, after: Table, name: str) -> Iterator[str]:
     for title, body in after.objects.items():
         if title not in before.objects:
-            kind, _, rest = title.partition(" ")
+            kind, _, rest = title.rpartition(" ")
             yield f"add {kind} {name} {rest} {{ {' '.join(body)} }}"
     for title, wanted in after.elements.items():
         known = before.elements.get(title, ())
@@ -73,7 +73,8 @@ def _commands(before: Table, after: Table, name: str) -> Iterator[str]:
             yield from _elements("delete", name, title, [one for one in known if one not in wanted])
     for title in before.objects:
         if title not in after.objects:
-            yield f"delete {'ct ' if title.startswith('ct ') else ''}{_kind(title)} {name} {title.split()[-1]}"
+            kind, _, rest = title.rpartition(" ")
+            yield f"delete {kind} {name} {rest}"
 
 
 def _elements(verb: str, name: str, title: str, which: list[str]) -> Iterator[str]:
@@ -83,7 +84,3 @@ def _elements(verb: str, name: str, title: str, which: list[str]) -> Iterator[st
 
 def _is_hook(rules: tuple[str, ...]) -> bool:
     return bool(rules) and rules[0].startswith("type ")
-
-
-def _kind(title: str) -> str:
-    return title.split()[-2]

@@ -52,6 +52,22 @@ A file of your own says what differs from the defaults; `--check` prints the res
     figure = "failed"
     sweep = ["nat.addresses=8,16,32"]
 
+## What it leaves out
+
+- **More than one kernel among the clients**: they differ by clock, offset and address.
+  `--sweep clients.kernel=3.10,6.12` tells how much the kernel matters.
+- **SYN queue and SYN cookies.** A connection stands in the SYN queue for one round trip, so none fills it;
+  `timewait rules syn` and the lab tell what happens in one that is full. The accept queue is simulated
+  (`server.accepts`, `server.backlog`), and what comes of its overflows too.
+- **Loss of segments of an open connection**, and congestion: an exchange takes round trips and the server's time.
+  SYNs, answers to them and the RST that answers a TIME_WAIT can be lost.
+- **IPv6.** Addresses are numbers without a family; rules that depend on it are those of IPv4.
+
+Memory is estimated first, and what would not fit is refused: 64 octets for every five-tuple behind a NAT, 8 for a
+client, 136 for an open connection. A client with an address of its own takes memory for the ports it uses, a page for
+each at most. The first simulation on a machine compiles the engine, half a minute, into `~/.cache/timewait` (or under
+`$XDG_CACHE_HOME`).
+
 ## Held against the lab
 
 Written by `make docs-simulate`; {date}, Linux {kernel}. The same experiment once in the lab

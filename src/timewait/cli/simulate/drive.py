@@ -179,7 +179,11 @@ def _sweep(wishes: Wishes, plan: Plan, figure: str, done: list[Done], interrupt:
     _show(wishes, made, lambda: json_out.grid(made, plan, done, interrupt.name or lost))
     if lost:
         print(f"timewait: {made.notes[-1]}", file=sys.stderr)
-    kept.close()
+    try:
+        kept.close()
+    except files.FileError as error:
+        print(f"timewait: {error}", file=sys.stderr)
+        return INTERRUPTED if interrupt.name else USAGE
     return INTERRUPTED if interrupt.name else LOST if lost else 0
 
 

@@ -265,7 +265,7 @@ class Balanced:
         """The same once it does not change any more for a while: the last FINs may be on their way."""
         last, since = self.time_wait(host, **where), time.monotonic()
         while time.monotonic() < since + 0.1:
-            time.sleep(0.02)
+            time.sleep(0.05)
             now = self.time_wait(host, **where)
             if now != last:
                 last, since = now, time.monotonic()

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from kit.balanced import (
@@ -30,93 +32,99 @@ def _listener(protocol: str, port: int = 80, **more: Any) -> Any:
     return http_listener(port, "app", **more) if protocol == "http" else tcp_listener(port, "app", **more)
 
 
-def _path(number: int, then: str = "") -> str:
-    return f"/v1/pools/app/targets/{server(number)}{then}"
+def _path(number: int, then: str = "", *, of: str = "app", port: int = 80) -> str:
+    return f"/v1/pools/{of}/targets/{server(number, port)}{then}"
 
 
-def _both(here: Balanced) -> None:
-    """Waits until both servers answer again."""
-    wait_until(lambda: len(here.asked(8)) == 2, "both servers answer")
+SLOW = 90  # the servers' port that answers after half a second
 
 
-def drains(engine: str) -> None:
+def targets(engine: str, protocol: str) -> None:
+    """Targets are drained, get weight 0, come and go."""
+    listeners = [_listener(protocol), tcp_listener(81, "drained")]
+    pools = [pool("app", server(1), server(2)), pool("drained", server(1), server(2))]
+    if protocol == "http":
+        listeners.append(http_listener(82, "slow"))
+        pools.append(pool("slow", server(1, SLOW), server(2, SLOW)))
+    with balanced(file_of(engine, listeners, pools, workers=1), servers=3) as here:
+        drained = _drained(here)
+        calm = _drained_in_peace(here) if protocol == "http" else {}
+        tell(drained=drained, calm=calm, **_changed(here))
+
+
+def _drained(here: Balanced) -> Any:
     """A connection at layer 4 to a target that is drained: lives on, and is reset when the time is over."""
-    text = file_of(engine, [_listener("tcp")], [pool("app", server(1), server(2))])
-    with balanced(text) as here:
-        talk = here.connect()
-        place = talk.request().text
-        number = int(place[-1])
-        said: dict[str, Any] = {}
+    talk = here.connect(81)
+    place = talk.request().text
+    path = _path(int(place[-1]), of="drained")
+    said: dict[str, Any] = {}
 
-        def drain() -> None:
-            said.update(here.api("POST", _path(number, "/drain"), {"timeout": "1s", "then": "rst"}))
+    def drain() -> None:
+        said.update(here.api("POST", f"{path}/drain", {"timeout": "1s", "then": "rst"}))
 
-        thread = threading.Thread(target=drain)
-        thread.start()
-        wait_until(lambda: len(here.asked(4)) == 1, "nothing new goes to the drained target")
-        goes_on = said == {} and talk.request().text == place
-        others = here.asked(6)
-        thread.join(20)
-        ended = talk.ended()
-        here.api("PUT", _path(number), {"weight": 10})
-        _both(here)
-        tell(goes_on=goes_on, others=list(others) != [place] and len(others) == 1, ended=ended, said=said["ended"],
-             cut=said["cut"])  # fmt: skip
+    thread = threading.Thread(target=drain)
+    thread.start()
+    wait_until(lambda: len(here.asked(4, 81)) == 1, "nothing new goes to the drained target")
+    goes_on = said == {} and talk.request().text == place
+    others = list(here.asked(6, 81))
+    thread.join(20)
+    ended = talk.ended()
+    here.api("PUT", path, {"weight": 10})
+    wait_until(lambda: len(here.asked(8, 81)) == 2, "both servers answer again")
+    elsewhere = len(others) == 1 and others != [place]
+    return {"goes_on": goes_on, "elsewhere": elsewhere, "ended": ended, "said": said["ended"], "cut": said["cut"]}
 
 
-def drains_in_peace(engine: str) -> None:
-    """A request that is being answered by a target when that is drained: it is finished."""
-    text = file_of(engine, [_listener("http")], [pool("app", server(1), server(2))], workers=1)
-    with balanced(servers=2, serve=()) as here, _slow(here, 1) as one, _slow(here, 2) as other:
-        here.start(text)
-        talks = [here.connect() for _ in range(4)]
+def _drained_in_peace(here: Balanced) -> Any:
+    """Requests that are being answered by a target when that is drained: they are finished."""
+    with ExitStack() as stack:
+        one, other = (
+            stack.enter_context(Server(after([0.5]), listener=listening(here[n], SLOW))) for n in (1, 2)
+        )  # fmt: skip
+        talks = [here.connect(82) for _ in range(4)]
         for talk in talks:
             talk.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_until(lambda: one.requests + other.requests >= 4, "all requests are at their targets")
-        said = here.api("POST", _path(1, "/drain"), {"timeout": "20s", "then": "rst"})
+        said = here.api("POST", _path(1, "/drain", of="slow", port=SLOW), {"timeout": "20s", "then": "rst"})
         statuses = [talk.answer().status for talk in talks]
         before = one.requests
-        more = [here.ask().status for _ in range(4)]
-        tell(statuses=statuses, said=said["ended"], cut=said["cut"], more=more, came=one.requests - before)
+        more = [here.ask(82).status for _ in range(4)]
+        came = one.requests - before
+    return {"statuses": statuses, "said": said["ended"], "cut": said["cut"], "more": more, "came": came}
 
 
-def _slow(here: Balanced, number: int) -> Server:
-    return Server(after([0.5]), listener=listening(here[number], 80))
-
-
-def targets_change(engine: str, protocol: str) -> None:
+def _changed(here: Balanced) -> Any:
     """Weight 0, a target more, one less; who answers then."""
-    text = file_of(engine, [_listener(protocol)], [pool("app", server(1), server(2))])
-    with balanced(text, servers=3) as here:
-        found = [sorted(here.asked(12))]
-        here.api("PUT", _path(1), {"weight": 0})
-        wait_until(lambda: len(here.asked(4)) == 1, "one server answers")
-        found.append(sorted(here.asked(12)))
-        here.api("POST", "/v1/pools/app/targets", {"addr": server(3), "weight": 10})
-        wait_until(lambda: len(here.asked(8)) == 2, "the new server answers")
-        found.append(sorted(here.asked(12)))
-        here.api("DELETE", _path(2))
-        wait_until(lambda: len(here.asked(8)) == 1, "the old server is gone")
-        found.append(sorted(here.asked(12)))
-        refused = ""
-        try:
-            here.api("PUT", _path(1), {"weight": 101})
-        except RuntimeError as error:
-            refused = str(error)
-        tell(found=found, refused=refused)
+    found = [sorted(here.asked(12))]
+    here.api("PUT", _path(1), {"weight": 0})
+    wait_until(lambda: len(here.asked(4)) == 1, "one server answers")
+    found.append(sorted(here.asked(12)))
+    here.api("POST", "/v1/pools/app/targets", {"addr": server(3), "weight": 10})
+    wait_until(lambda: len(here.asked(8)) == 2, "the new server answers")
+    found.append(sorted(here.asked(12)))
+    here.api("DELETE", _path(2))
+    wait_until(lambda: len(here.asked(8)) == 1, "the old server is gone")
+    found.append(sorted(here.asked(12)))
+    return {"found": found, "refused": _refused(here, "PUT", _path(1), {"weight": 101})}
 
 
-def reloads_under_load(engine: str, protocol: str, closing: str, times: int) -> None:
-    """`times` reloads and as many changes of a target while a load runs: what it says of its requests."""
+LOADS = {
+    80: ("http", ("--rate", "200rps")),
+    81: ("http", ("--rate", "150cps", "--close", "server")),
+    82: ("tcp", ("--rate", "150cps", "--close", "server")),
+}
+
+
+def reloads_under_load(engine: str, ports: Sequence[int], times: int) -> None:
+    """`times` reloads and as many changes of a target while loads run: what they say of their requests."""
 
     def text(weight: int) -> str:
-        targets = [{"addr": server(1), "weight": 10}, {"addr": server(2), "weight": weight}]
-        return file_of(engine, [_listener(protocol)], [pool("app", *targets)])
+        members = [{"addr": server(1), "weight": 10}, {"addr": server(2), "weight": weight}]
+        return file_of(engine, [_listener(LOADS[port][0], port) for port in ports], [pool("app", *members)])
 
-    words = ("--rate", "300cps", "--close", closing) if closing else ("--rate", "400rps")
     with balanced(text(10), servers=3) as here:
-        load = here.load(*words)
-        wait_until(lambda: _taken(here) > 20, "the load is under way")
+        loads = {port: here.load(*LOADS[port][1], port=port) for port in ports}
+        wait_until(lambda: _accepted(here) >= len(ports) * 10, "the loads are under way")
         for number in range(times):
             here.write(text(11 + number))
             here.api("POST", "/v1/reload", {})
@@ -125,25 +133,26 @@ def reloads_under_load(engine: str, protocol: str, closing: str, times: int) -> 
             here.api("DELETE", _path(3))
         here.write("this is no TOML")
         os.kill(here.process.pid, signal.SIGHUP)
-        refused = _refused(here)
-        result = load.stopped()
+        refused = _refused(here, "POST", "/v1/reload", {})
+        results = [load.stopped() for load in loads.values()]
         tell(
-            totals=result["totals"],
-            errors=result["errors"],
+            failed=[result["totals"]["failed"] for result in results],
+            succeeded=[result["totals"]["succeeded"] for result in results],
+            errors=[result["errors"] for result in results],
             refused=refused,
-            still=len(here.asked(8)),
+            still=len(here.asked(8, ports[-1])),
             process=here.process.running,
         )
 
 
-def _taken(here: Balanced) -> int:
+def _accepted(here: Balanced) -> int:
     listeners = here.api("GET", "/v1/stats")["listeners"].values()
     return sum(int(one["requests"] + one["accepted"]) for one in listeners)
 
 
-def _refused(here: Balanced) -> str:
+def _refused(here: Balanced, method: str, path: str, body: Any) -> str:
     try:
-        here.api("POST", "/v1/reload", {})
+        here.api(method, path, body)
     except RuntimeError as error:
         return str(error)
     return ""
@@ -186,13 +195,11 @@ def _all_down(here: Balanced, *servers: LabServer) -> bool:
         one.stop()
     wait_until(lambda: not here.healthy(server(1)) and not here.healthy(server(2)), "both are unhealthy")
     answering(here[1])
+    return "server-1" in [_name(here) for _ in range(6)]
+
+
+def _name(here: Balanced) -> str:
     try:
-        names = [here.ask().text for _ in range(4)]
+        return here.ask().text
     except (OSError, EOFError):
-        names = []
-        for _ in range(4):
-            try:
-                names.append(here.ask().text)
-            except (OSError, EOFError):
-                names.append("")
-    return "server-1" in names
+        return ""

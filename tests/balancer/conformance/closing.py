@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kit.balanced import (
     FRONT,
@@ -84,39 +84,38 @@ def _back(here: Balanced, port: int) -> tuple[int, int]:
     return here.settled(here.balancer, to=address), here.settled(here[1], at=address)
 
 
-def toward_targets(engine: str, policies: Sequence[str], *, sized: bool) -> None:
-    """TIME_WAIT [at the balancer, at the target] of MANY requests, by policy: `each` with a connection for every
-    request, `kept` of one connection that idled out."""
-    ports = {policy: (81 + 2 * n, 82 + 2 * n) for n, policy in enumerate(policies)}
+def toward_targets(engine: str, sized: Sequence[str], unsized: Sequence[str]) -> None:
+    """TIME_WAIT [at the balancer, at the target] of MANY requests: `each` with a connection for every request, `kept`
+    of one connection that idled out. By policy, of targets whose answers have a length, and of those that end them by
+    closing."""
+    wished = {f"{policy} {kind}": port for port, (policy, kind) in enumerate(_kinds(sized), 81)}
+    plain = {f"{policy} {kind}, no length": port for port, (policy, kind) in enumerate(_kinds(unsized), 101)}
     listeners, pools = [], []
-    for policy, (each, kept) in ports.items():
-        for port, keepalive in ((each, False), (kept, True))[: _kinds(policy)]:
-            upstream = {"close": policy, "keepalive": keepalive, "reuse": "always", "idle": "300ms"}
-            listeners.append(http_listener(port, f"app-{port}", upstream=upstream))
-            pools.append(pool(f"app-{port}", server(1, port)))
-    every = [port for policy, pair in ports.items() for port in pair[: _kinds(policy)]]
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, port in {**wished, **plain}.items():
+        policy, kind = name.split(",")[0].split()
+        upstream = {"close": policy, "keepalive": kind == "kept", "reuse": "always", "idle": "300ms"}
+        listeners.append(http_listener(port, f"app-{port}", upstream=upstream))
+        pools.append(pool(f"app-{port}", server(1, port)))
     with balanced(servers=1, serve=()) as here:
-        for port in every:
-            here[1].serve(port, b"server\n", address="0.0.0.0", sized=sized)
+        for port in (*wished.values(), *plain.values()):
+            here[1].serve(port, b"server\n", address="0.0.0.0", sized=port in wished.values())
         here.start(file_of(engine, listeners, pools, workers=1))
-        for policy, (each, kept) in ports.items():
-            found[policy] = {}
-            for name, port in (("each", each), ("kept", kept))[: _kinds(policy)]:
-                for _ in range(MANY):
-                    talk = here.connect(port)
-                    talk.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                    assert talk.ended() == "fin"
-                    talk.reset()
-                if name == "kept":
-                    wait_until(lambda port=port: not _established(here, port), "the pool is empty")  # type: ignore[misc]
-                found[policy][name] = _back(here, port)
-    tell(**found)
+        tell(**{name: _asked_of(here, port) for name, port in {**wished, **plain}.items()})
 
 
-def _kinds(policy: str) -> int:
+def _kinds(policies: Sequence[str]) -> list[tuple[str, str]]:
     """`peer` asks the target to close after each answer, so nothing is kept."""
-    return 1 if policy == "peer" else 2
+    return [(policy, kind) for policy in policies for kind in ("each", "kept") if (policy, kind) != ("peer", "kept")]
+
+
+def _asked_of(here: Balanced, port: int) -> tuple[int, int]:
+    for _ in range(MANY):
+        talk = here.connect(port)
+        talk.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert talk.ended() == "fin"
+        talk.reset()
+    wait_until(lambda: not _established(here, port), "no connection to the target is left")
+    return _back(here, port)
 
 
 def _established(here: Balanced, port: int) -> bool:
@@ -162,42 +161,35 @@ def at_layer_4(engine: str, upstream: str) -> None:
 
 
 PORTS = 150  # of the client; 450 connections need three times as many
-NARROW = {"net.ipv4.tcp_tw_reuse": "0"}
+REUSE = {"net.ipv4.tcp_tw_reuse": "1"}
 
 
-def keeps_nothing(engine: str, protocol: str) -> None:
-    """CLB's first promise: with `Connection: close` the client holds no TIME_WAIT, and its ports never run out."""
-    listener = http_listener(80, "app") if protocol == "http" else tcp_listener(80, "app")
-    topology = proxy(1).changed("client", sysctls=NARROW, ports=(20_000, 20_000 + PORTS - 1))
-    text = file_of(engine, [listener], [pool("app", server(1))])
-    with balanced(text, topology=topology) as here:
-        result = here.load("--close", "server", "-n", "450", "-c", "16").result()
-        tell(
-            failed=result["totals"]["failed"],
-            succeeded=result["totals"]["succeeded"],
-            closed_first=result["closed_first"],
-            client=here.settled(here.client),
-            balancer=here.settled(here.balancer, at=f"{FRONT}:80"),
-            toward_target=here.settled(here.balancer, to=server(1)),
-        )
-
-
-def strips(engine: str, protocol: str) -> None:
-    """CLB's second: without timestamps a client's tcp_tw_reuse is void, so that one closing first hits the wall."""
+def promises(engine: str, protocol: str) -> None:
+    """Both of CLB's. With `Connection: close` the client holds no TIME_WAIT, and its ports never run out; without
+    timestamps its tcp_tw_reuse is void, so that a client that closes first hits the wall."""
     listener = http_listener if protocol == "http" else tcp_listener
     ports = {"keep": 80, "strip": 81}
     listeners = [listener(port, "app", timestamps=choice) for choice, port in ports.items()]
-    # A port comes back after 1.5 s; tcp_tw_reuse demands one.
-    sysctls = {"net.ipv4.tcp_tw_reuse": "1"}
-    topology = proxy(1).changed("client", sysctls=sysctls, ports=(20_000, 20_000 + PORTS - 1))
-    found = {}
+    topology = proxy(1).changed("client", sysctls=REUSE, ports=(20_000, 20_000 + PORTS - 1))
     with balanced(file_of(engine, listeners, [pool("app", server(1))]), topology=topology) as here:
-        loads = {
-            choice: here.load("--close", "client", "--rate", "100cps", "-d", "2.7", port=port)
-            for choice, port in ports.items()
+        closes = here.load("--close", "server", "-n", str(3 * PORTS), "-c", "16").result()
+        kept_nothing = {
+            "client": here.settled(here.client),
+            "balancer": here.settled(here.balancer, at=f"{FRONT}:80"),
+            "toward_target": here.settled(here.balancer, to=server(1)),
         }
-        for choice, load in loads.items():
-            result = load.result()
-            found[choice] = {name: result["totals"][name] for name in ("succeeded", "failed")}
-            found[choice]["errors"] = result["errors"]
-    tell(**found)
+        # A port comes back after 1.5 s; tcp_tw_reuse demands one.
+        words = ("--close", "client", "--rate", "100cps", "-d", "2.7")
+        loads = {choice: here.load(*words, port=port) for choice, port in ports.items()}
+        results = {choice: load.result() for choice, load in loads.items()}
+        tell(closes=_of(closes), time_wait=kept_nothing, **{name: _of(result) for name, result in results.items()})
+
+
+def _of(result: Any) -> Any:
+    totals = result["totals"]
+    causes = [row["cause"] for row in result["errors"]]
+    return {
+        **{name: totals[name] for name in ("succeeded", "failed")},
+        "causes": causes,
+        "ends": result["closed_first"],
+    }

@@ -48,27 +48,34 @@ def _ended(connection: socket.socket) -> bool:
         return True
 
 
-def target_fails(engine: str, protocol: str, how: str) -> None:
-    """One of two targets is killed, or falls silent, under load: what was lost, and that health checks see it."""
+def targets_fail(engine: str, protocol: str) -> None:
+    """In two pools, of two targets each, under a load each, one is killed and one falls silent: what was lost."""
     options: Any = {"upstream": PATIENT} if protocol == "http" else {}
-    listener = http_listener(80, "app", **options) if protocol == "http" else tcp_listener(80, "app", **options)
-    with balanced(servers=2, serve=()) as here:
-        first = answering(here[1])
-        answering(here[2])
-        here.start(file_of(engine, [listener], [pool("app", server(1), server(2), health=HEALTH)]))
-        wait_until(lambda: len(here.asked(8)) == 2, "both targets are healthy")
-        closing = () if protocol == "http" else ("--close", "server")
-        load = here.load("-d", "60", "-c", str(AT_ONCE), "--timeout", "4", "--connect-timeout", "2", *closing)
-        wait_until(lambda: first.counts().requests > 50 or not load.runs, "the load is under way")
-        if how == "killed":
-            os.kill(first.pid, signal.SIGKILL)
-        else:
-            here[1].run(["nft", "-f", "-"], input=BLACKHOLE)
-        wait_until(lambda: not here.healthy(server(1)), "the target is out of rotation")
-        after = here.asked(8)
-        time.sleep(0.5)  # what went toward it just before has its time to fail
-        result = load.stopped()
-        tell(totals=result["totals"], errors=result["errors"], after=after, how=how)
+    listener = http_listener if protocol == "http" else tcp_listener
+    ways = {"killed": (80, 1), "blackholed": (81, 2)}  # at which port of the balancer, which server
+    listeners = [listener(port, how, **options) for how, (port, _) in ways.items()]
+    pools = [pool(how, server(number), server(3), health=HEALTH) for how, (_, number) in ways.items()]
+    closing = () if protocol == "http" else ("--close", "server")
+    words = ("-c", str(AT_ONCE), "-d", "60", "--timeout", "4", "--connect-timeout", "2", *closing)
+    with balanced(servers=3, serve=()) as here:
+        first, second, _ = (answering(host) for host in here.servers)
+        here.start(file_of(engine, listeners, pools))
+        for port, _ in ways.values():
+            wait_until(lambda port=port: len(here.asked(8, port)) == 2, "both targets are healthy")  # type: ignore[misc]
+        loads = {how: here.load(*words, port=port) for how, (port, _) in ways.items()}
+        wait_until(lambda: min(first.counts().requests, second.counts().requests) > 50, "the loads are under way")
+        os.kill(first.pid, signal.SIGKILL)
+        here[2].run(["nft", "-f", "-"], input=BLACKHOLE)
+        wait_until(lambda: not any(here.healthy(server(n)) for n in (1, 2)), "both are out of rotation")
+        after = {how: here.asked(8, port) for how, (port, _) in ways.items()}
+        time.sleep(1.5)  # what went toward them just before has its time to fail
+        results = {how: load.stopped() for how, load in loads.items()}
+        tell(
+            after=after,
+            failed={how: result["totals"]["failed"] for how, result in results.items()},
+            succeeded={how: result["totals"]["succeeded"] for how, result in results.items()},
+            errors={how: result["errors"] for how, result in results.items()},
+        )
 
 
 BLACKHOLE = """table inet blackhole {

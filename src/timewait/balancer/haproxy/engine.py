@@ -26,6 +26,7 @@ from timewait.balancer.statistics import Statistics, summed
 from timewait.balancer.timestamps import Stripped
 
 _GRACE = 1.0  # seconds
+_SOON = 0.002
 _POLLED = 0.2  # seconds between two looks at a HAProxy that is to end
 
 
@@ -81,7 +82,7 @@ class HaproxyEngine:
             self._release(set(self._sockets) - before)
             raise
         self._current = new
-        self._retire(old)
+        await self._retire(old)
         self._release(set(self._sockets) - _binds(configuration))
 
     async def rotate(self, rotations: Mapping[str, Rotation]) -> None:
@@ -116,8 +117,8 @@ class HaproxyEngine:
         """Stops accepting. Kept connections end with their next answer."""
         self._drained = asyncio.get_running_loop().time()
         if self._current is not None:
-            self._retire(self._current)
-            self._current = None
+            old, self._current = self._current, None
+            await self._retire(old)
         self._release(set(self._sockets))
 
     async def remaining(self) -> int:
@@ -202,10 +203,16 @@ class HaproxyEngine:
             if not generation.complete:
                 self._say(f"a HAProxy of before the last reload: {how}")
 
-    def _retire(self, generation: Generation) -> None:
+    async def _retire(self, generation: Generation) -> None:
+        """Has it stop accepting; it ends when it has no connection any more."""
         self._leaving.append(generation)
-        generation.process.tell(signal.SIGUSR1)  # stops accepting; ends when it has no connection any more
+        generation.process.tell(signal.SIGUSR1)
         self._background(self._see_off(generation))
+        try:
+            while not await generation.leaves():
+                await asyncio.sleep(_SOON)
+        except GoneError:
+            pass
 
     async def _see_off(self, generation: Generation) -> None:
         """Our session with it is the last that keeps it: it is closed once its figures are final."""

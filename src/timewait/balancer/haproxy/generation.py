@@ -106,6 +106,10 @@ class Generation:
         rows = counted.rows(await self.process.commands.ask("show stat"))
         return sum(counted.number(row, "scur") for (_, server), row in rows.items() if server == "BACKEND")
 
+    async def leaves(self) -> bool:
+        """Whether it accepts nothing more, as it was told."""
+        return await self._info("Stopping") == 1
+
     async def is_last(self) -> bool:
         """Whether our session is all that keeps it from ending (`Jobs`: listeners, connections, sessions)."""
         return await self._info("Jobs") <= 1

@@ -15,7 +15,7 @@ from timewait.balancer.config.model import Configuration
 from timewait.balancer.embedded import privileges
 from timewait.balancer.embedded.messages import Identity
 from timewait.balancer.engine import BalancerError
-from timewait.balancer.haproxy.commands import Commands, GoneError
+from timewait.balancer.haproxy.commands import Commands
 
 PACKAGE = "haproxy"
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -69,15 +69,26 @@ class Process:
             os.close(config)
         found = Process(process, Commands(door))
         try:
-            async with asyncio.timeout(_READY):
-                await found.commands.open()
-        except (GoneError, OSError, TimeoutError):
-            await found.kill()
-            raise BalancerError(f"HAProxy does not start: {found.reason()}") from None
+            await found._serves()
         except BaseException:
             await found.kill()
             raise
         return found
+
+    async def _serves(self) -> None:
+        """Until its command line answers. Raises BalancerError where it ends, or takes too long."""
+        answers = asyncio.ensure_future(self.commands.open())
+        ends = asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait([answers, ends], timeout=_READY, return_when=asyncio.FIRST_COMPLETED)
+            if answers.done() and answers.exception() is None:
+                return
+            if ends.done():
+                await self._reading
+        finally:
+            answers.cancel()
+            ends.cancel()
+        raise BalancerError(f"HAProxy does not start: {self.reason()}")
 
     def tell(self, number: signal.Signals) -> None:
         """Sends a signal, if it still runs."""

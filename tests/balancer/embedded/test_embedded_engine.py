@@ -216,7 +216,7 @@ def test_draining_lets_connections_end_and_stopping_does_not(free_port: Callable
             assert read_to_end(near) == b"HELLO"
         wait_until(lambda: here.pids == [], "workers ended with their last connection")
         assert here.do(here.engine.remaining()) == 0
-        assert here.do(here.engine.statistics()).listeners["tcp"].closes.peer_fin == 1
+        assert here.do(here.engine.statistics()).listeners["tcp"].closes.peer_fin >= 1  # and the last ones to ask
 
 
 def refused(address: tuple[str, int]) -> bool:

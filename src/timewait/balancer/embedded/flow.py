@@ -12,6 +12,7 @@ CHUNK = 1 << 16  # bytes; above 128 KiB every read would be an mmap() and munmap
 TURNS = 16  # reads at one event; then others have their turn
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 NOTHING = memoryview(b"")
+ENDED, SOURCE, SINK = "ended", "source", "sink"  # how a direction is over: by FIN, or by whose failure
 
 
 class Flow:
@@ -52,40 +53,47 @@ class Flow:
         """The source has something. `ending`: its end may be among it, so a short read is not the last one."""
         if self.pending or self.stopped:
             return
-        recv, send, moved = self.recv, self.send, 0
-        try:
-            for _ in range(TURNS):
-                try:
-                    data = recv(CHUNK)
-                except NOT_NOW:
-                    return
-                except OSError:
-                    self.relay.lost(self, source=True)
-                    return
-                if not data:
-                    self.ended = True
-                    self.relay.ended(self)
-                    return
-                try:
-                    sent = send(data)
-                except NOT_NOW:
-                    sent = 0
-                except OSError:
-                    self.relay.lost(self, source=False)
-                    return
-                moved += sent
-                if sent < len(data):
-                    self.pending = memoryview(data)[sent:]
-                    self.relay.stuck(self)
-                    if not self.records or not self._push():
-                        return
-                elif len(data) < CHUNK and not ending and not self.records:
-                    return
+        recv, send, moved, over = self.recv, self.send, 0, ""
+        for _ in range(TURNS):
+            try:
+                data = recv(CHUNK)
+            except NOT_NOW:
+                break
+            except OSError:
+                over = SOURCE
+                break
+            if not data:
+                over = ENDED
+                break
+            try:
+                sent = send(data)
+            except NOT_NOW:
+                sent = 0
+            except OSError:
+                over = SINK
+                break
+            moved += sent
+            if sent < len(data):
+                self.pending = memoryview(data)[sent:]
+                self.relay.stuck(self)
+                if not self.records or not self._push():
+                    break
+            elif len(data) < CHUNK and not ending and not self.records:
+                break
+        else:
             self.loop.soon(self.pump)
-        finally:
-            if moved:
-                self.total += moved
-                self.relay.moved(self, moved)
+        if moved:
+            self.total += moved
+            self.relay.moved(self, moved)
+        if over:  # after counting: what ends here is told with all of it
+            self._over(over)
+
+    def _over(self, how: str) -> None:
+        if how == ENDED:
+            self.ended = True
+            self.relay.ended(self)
+        else:
+            self.relay.lost(self, source=how == SOURCE)
 
     def flush(self) -> None:
         """The sink takes more."""
@@ -94,7 +102,7 @@ class Flow:
 
     def _push(self) -> bool:
         """Sends what is pending; whether that is all."""
-        moved = 0
+        moved, over = 0, ""
         try:
             while self.pending:
                 sent = self.send(self.pending)
@@ -104,12 +112,13 @@ class Flow:
             if moved:
                 self.relay.stuck(self)
         except OSError:
-            self.pending = NOTHING
-            self.relay.lost(self, source=False)
-            return False
-        finally:
+            over, self.pending = SINK, NOTHING
+        if moved:
             self.total += moved
             self.relay.moved(self, moved)
+        if over:
+            self._over(over)
+            return False
         return not self.pending
 
     def stop(self) -> None:

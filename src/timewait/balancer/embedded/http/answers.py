@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from timewait.balancer.embedded.http.bodies import UntilClose, of_answer
 from timewait.balancer.embedded.http.core import (
     BLOCKED,
+    CHUNKED_TURNS,
     ENDED,
     EXCHANGE,
     FLUSHING,
@@ -18,6 +19,7 @@ from timewait.balancer.embedded.http.core import (
 )
 from timewait.balancer.embedded.http.tunnel import OpenTunnel
 from timewait.balancer.embedded.loop import READ_AND_WRITE
+from timewait.balancer.http.chunks import Chunks
 from timewait.balancer.http.grammar import CHUNKED, UNTIL_CLOSE, Refusal
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ class Answers(Core):
         """See Core. While the client has not taken what it got, nothing more is read."""
         upstream = self.upstream
         assert upstream is not None
-        for _ in range(TURNS):
+        for _ in range(CHUNKED_TURNS if type(self.answer) is Chunks else TURNS):
             if self.outbox:
                 return
             size = HEAD_READ if self.reply is None else READ

@@ -35,7 +35,8 @@ IDLE, HEAD, WAITING, EXCHANGE, FLUSHING, TUNNEL, ENDED = range(7)
 
 HEAD_READ = 16 << 10  # bytes asked for where a head is expected
 READ = 64 << 10  # where a body flows; above 128 KiB malloc() would mmap for every recv()
-TURNS = 16  # reads for one connection in a row, then others have their turn
+TURNS = 16  # reads for one connection in a row, then others have their turn ...
+CHUNKED_TURNS = 1  # ... where one read may hold ten thousand chunks, which take 13 ms
 LONGEST_REPLAY = 128 << 10  # bytes of a request kept for a retry
 
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING
 
 from timewait.balancer.embedded import proxy_protocol
 from timewait.balancer.embedded.http.bodies import of_request
-from timewait.balancer.embedded.http.core import BLOCKED, EXCHANGE, HEAD, HEAD_READ, IDLE, READ, TURNS, WAITING, Core
+from timewait.balancer.embedded.http.core import (
+    BLOCKED,
+    CHUNKED_TURNS,
+    EXCHANGE,
+    HEAD,
+    HEAD_READ,
+    IDLE,
+    READ,
+    TURNS,
+    WAITING,
+    Core,
+)
+from timewait.balancer.http.chunks import Chunks
 from timewait.balancer.http.grammar import Refusal
 
 if TYPE_CHECKING:
@@ -27,8 +39,12 @@ class Requests(Core):
         if self.processing:
             return
         self.processing = True
-        while self.phase <= HEAD and (self._begin_next() or self._read_more()):
-            pass
+        while self.phase <= HEAD:
+            if self.phase == IDLE and self._begin_next():
+                continue
+            if not self._read_more():
+                break
+            self._begin_next()
         self.processing = False
 
     def _begin_next(self) -> bool:
@@ -57,9 +73,16 @@ class Requests(Core):
     def _read_more(self) -> bool:
         if not self.readable:
             return False
-        data = self._take(HEAD_READ)
-        self.inbox = self.inbox + data if self.inbox else data
-        return bool(data)
+        while True:
+            data = self._take(HEAD_READ)
+            if not data:
+                return False
+            self.inbox = self.inbox + data if self.inbox else data
+            # Looking at a long head again for each byte of a line that comes byte by byte would be expensive.
+            if self.phase != HEAD or b"\n" in data or len(self.inbox) >= self.site.config.limits.header_size:
+                return True
+            if not self.readable:
+                return False
 
     def _take(self, size: int) -> bytes:
         """Reads from the client; nothing where there is nothing, or nothing any more."""
@@ -285,7 +308,7 @@ class Requests(Core):
 
     def _pump_body(self, upstream: Upstream) -> None:
         """Moves the request's body to the target, a read at a time."""
-        for _ in range(TURNS):
+        for _ in range(CHUNKED_TURNS if type(self.body) is Chunks else TURNS):
             if upstream.outbox or upstream.deaf or not upstream.established:
                 return
             if not self.inbox:

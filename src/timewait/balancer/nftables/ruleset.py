@@ -87,9 +87,10 @@ class _Build:
         """The chain that admits, and the one that gives source addresses."""
         reset = _RESET[listener.protocol]
         rules = [f"{_BEGINS} {reset}"] if listener.protocol is Protocol.TCP else []
+        # The rate first: `ct count` counts whoever comes by, also whom a later rule turns away.
         for limit, kind, match in (
-            (listener.max_conn, "full", "ct count over {}"),
             (listener.max_cps, "fast", "limit rate over {0}/second burst {0} packets"),
+            (listener.max_conn, "full", "ct count over {}"),
         ):
             if limit >= 0:
                 self.objects[f"counter {kind}-{listener.name}"] = ()

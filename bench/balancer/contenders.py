@@ -62,8 +62,9 @@ def toml(engine: str, wish: Wish, folder: Path, weight: int = 10) -> str:
         f'[[pool.target]]\naddr = "{server}:{wish.port}"\nweight = {weight if server == wish.servers[-1] else 10}\n'
         for server in wish.servers
     ]
+    workers = "" if engine == "nftables" else "workers = 1"
     return f"""engine = "{engine}"
-workers = 1
+{workers}
 stop_timeout = "0s"
 admin = {{ socket = "{folder}/admin.sock" }}
 [[listener]]

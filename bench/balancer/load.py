@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from bench.balancer.place import BalancerPlace
+from bench.balancer.place import BalancerPlace, until
 from bench.place import PATIENCE, TIMEWAIT
+
+UNDER_WAY = 100  # requests that were answered
 
 
 def begin(where: BalancerPlace, *words: str) -> subprocess.Popen[bytes]:
@@ -35,8 +38,22 @@ def stress(where: BalancerPlace, *words: str, patience: float = 60.0) -> Any:
     return end(where, begin(where, *words), patience)
 
 
-def while_running(where: BalancerPlace, act: Callable[[Callable[[], bool]], None], *words: str) -> Any:
-    """Does `act` while a load runs, which it can ask; the load's result."""
-    process = begin(where, *words)
-    act(lambda: process.poll() is None)
-    return end(where, process, 120.0)
+def while_running(where: BalancerPlace, act: Callable[[], object], *words: str) -> Any:
+    """Does `act` while a load runs, which ends with it; the load's result."""
+    process = begin(where, "-d", "600", *words)
+    try:
+        until(lambda: where.requests() > UNDER_WAY or _gone(where, process), "the load is under way")
+        act()
+        _gone(where, process)
+        process.send_signal(signal.SIGINT)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return end(where, process)
+
+
+def _gone(where: BalancerPlace, process: subprocess.Popen[bytes]) -> bool:
+    if process.poll() is not None:
+        raise RuntimeError(f"the load ended too early: {where.words_of_client()}")
+    return False

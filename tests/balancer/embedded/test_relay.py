@@ -250,7 +250,7 @@ def test_a_target_s_reset_comes_after_what_it_sent() -> None:
 def test_an_idle_connection_ends_as_both_policies_say(
     policy: ClientClose, upstream: UpstreamClose, left: dict[str, int]
 ) -> None:
-    client = ClientSide(idle=1.0, close=policy, close_wait=0.1)
+    client = ClientSide(idle=0.3, close=policy, close_wait=0.1)
     settings = relayed(client=client, upstream=UpstreamSide(close=upstream))
     with apart(hello_and_wait, settings) as (server, worker):
         with client_of(worker) as near, contextlib.suppress(ConnectionResetError):
@@ -502,3 +502,21 @@ def test_a_trusted_client_without_a_header_is_shut_out(words: bytes) -> None:
         worker.until_left()
         assert sum(worker.statistics.refused.values()) == 1
         assert worker.target().connects == 0
+
+
+def test_descriptors_that_run_out_make_clients_wait_and_are_said() -> None:
+    with Server(hello_and_wait) as server, OneWorker(relayed(), pool(server.authority)) as worker:
+        said: list[str] = []
+        worker.worker.say = said.append
+        with client_of(worker) as first, client_of(worker) as second:
+            assert first.recv(5) == second.recv(5) == b"hello"
+            worker._acceptor._high = 0  # as if the limit of descriptors had been reached
+            third, waiting = client_of(worker), client_of(worker)
+            with third, waiting:
+                assert third.recv(5) == b"hello"
+                worker.until(lambda: said)
+                assert "has no descriptors left" in said[0] and "ulimit -n" in said[0]
+                worker._acceptor._high = 1 << 20
+                assert waiting.recv(5) == b"hello"
+        worker.until_left()
+        assert len(said) == 1

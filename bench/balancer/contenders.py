@@ -50,13 +50,15 @@ def file(folder: Path, name: str, text: str) -> str:
 
 
 def toml(engine: str, wish: Wish, folder: Path, weight: int = 10) -> str:
-    """The balancer's file. `weight` is the last target's."""
+    """The balancer's file. `weight` is the last target's; another one comes with another timeout of the clients, so
+    that more than a weight has changed: workers, or HAProxy, are replaced."""
     upstream = (
         '{ reuse = "always", connect_timeout = "500ms", read_timeout = "5s", send_timeout = "5s", retries = 1 }'
     )
     what = 'rule = [{ pool = "app" }]' if wish.protocol == "http" else 'pool = "app"'
     upstream = f"upstream = {upstream}" if wish.protocol == "http" else ""
     limits = f'limits = {{ body_size = "{wish.body_size}" }}' if wish.protocol == "http" else ""
+    client = f'client = {{ {"keepalive" if wish.protocol == "http" else "idle"} = "{600 + weight}s" }}'
     on = '{ enabled = true, interval = "1s", timeout = "500ms", rise = 2, fall = 2 }'
     targets = [
         f'[[pool.target]]\naddr = "{server}:{wish.port}"\nweight = {weight if server == wish.servers[-1] else 10}\n'
@@ -65,13 +67,14 @@ def toml(engine: str, wish: Wish, folder: Path, weight: int = 10) -> str:
     workers = "" if engine == "nftables" else "workers = 1"
     return f"""engine = "{engine}"
 {workers}
-stop_timeout = "0s"
+stop_timeout = "10s"
 admin = {{ socket = "{folder}/admin.sock" }}
 [[listener]]
 name = "web"
 bind = ["{FRONT}:80"]
 protocol = "{wish.protocol}"
 {what}
+{client}
 {upstream}
 {limits}
 [[pool]]

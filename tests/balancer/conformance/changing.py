@@ -118,15 +118,20 @@ LOADS = {
 def reloads_under_load(engine: str, ports: Sequence[int], times: int) -> None:
     """`times` reloads and as many changes of a target while loads run: what they say of their requests."""
 
-    def text(weight: int) -> str:
-        members = [{"addr": server(1), "weight": 10}, {"addr": server(2), "weight": weight}]
-        return file_of(engine, [_listener(LOADS[port][0], port) for port in ports], [pool("app", *members)])
+    def text(turn: int) -> str:
+        """Another timeout in each, so that workers, or HAProxy, are replaced; and another weight."""
+        client = {port: "keepalive" if LOADS[port][0] == "http" else "idle" for port in ports}
+        listeners = [
+            _listener(LOADS[port][0], port, client={client[port]: f"{600 + turn}s"}) for port in ports
+        ]  # fmt: skip
+        members = [{"addr": server(1), "weight": 10}, {"addr": server(2), "weight": 10 + turn}]
+        return file_of(engine, listeners, [pool("app", *members)])
 
-    with balanced(text(10), servers=3) as here:
+    with balanced(text(0), servers=3) as here:
         loads = {port: here.load(*LOADS[port][1], port=port) for port in ports}
         wait_until(lambda: _accepted(here) >= len(ports) * 10, "the loads are under way")
         for number in range(times):
-            here.write(text(11 + number))
+            here.write(text(1 + number))
             here.api("POST", "/v1/reload", {})
             here.api("POST", "/v1/pools/app/targets", {"addr": server(3), "weight": 10})
             time.sleep(0.1)

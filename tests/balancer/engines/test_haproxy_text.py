@@ -61,8 +61,6 @@ backend web:app
   http-reuse safe
   retries 1
   option redispatch 1
-  retry-on conn-failure empty-response
-  http-request disable-l7-retry if !{ method GET HEAD OPTIONS TRACE PUT DELETE }
   server 10.2.1.2:8080 10.2.1.2:8080 weight 60 pool-max-conn 256 pool-purge-delay 4s
   server 10.2.2.2:8080 10.2.2.2:8080 weight 20 pool-max-conn 256 pool-purge-delay 4s
 """

@@ -219,7 +219,7 @@ _UPSTREAM = (
     Row(
         "listener.upstream.retries",
         "on another target, where nothing was answered and the method allows it",
-        "retries, option redispatch 1, retry-on conn-failure empty-response",
+        "retries, option redispatch 1: a connection that fails; what was sent is not sent again",
         Refused("the kernel passes SYNs on and tries nothing again"),
         protocols=STREAMS,
     ),

@@ -23,10 +23,11 @@ PATIENCE = 20.0
 def lab(settings: Settings) -> Result:
     """Both ends of a lab's life, timed from outside."""
     rounds = 2 if settings.quick else max(11, settings.rounds)
-    times: dict[str, list[float]] = {"up": [], "gone": [], "killed": [], "built": [], "taken down": []}
+    times: dict[str, list[float]] = {"up": [], "own": [], "gone": [], "killed": [], "built": [], "taken down": []}
     for _ in range(rounds):
+        times["own"].append(_life(signal.SIGKILL, "timewait")[0])
         for end, name in ((signal.SIGTERM, "gone"), (signal.SIGKILL, "killed")):
-            up, down = _life(end)
+            up, down = _life(end, "nginx")
             times["up"] += [up] if end is signal.SIGTERM else []
             times[name].append(down)
         built = time.perf_counter()
@@ -42,10 +43,12 @@ def lab(settings: Settings) -> Result:
         "kernel has taken the namespaces back, seen at a link into one of them that vanishes with it.",
         figures=[
             Figure(what="topology nat up", unit="s", values=times["up"], asked="<= 1", counts="max"),
+            Figure(what="... with timewait's own balancer", unit="s", values=times["own"], counts="max"),
             Figure(what="topology nat gone", unit="s", values=times["gone"], asked="<= 1", counts="max"),
         ],
         details=[
             Values(name="up, from fork to its last line", unit="s", values=times["up"]),
+            Values(name="up with timewait's own balancer", unit="s", values=times["own"]),
             Values(name="gone after SIGTERM", unit="s", values=times["gone"]),
             Values(name="gone after SIGKILL", unit="s", values=times["killed"]),
             Values(name="built, without starting Python or programs", unit="s", values=times["built"]),
@@ -54,12 +57,12 @@ def lab(settings: Settings) -> Result:
     )
 
 
-def _life(end: signal.Signals) -> tuple[float, float]:
+def _life(end: signal.Signals, balancer: str) -> tuple[float, float]:
     """Seconds until it was up, and from the signal until nothing was left."""
     began = time.perf_counter()
     with (
         subprocess.Popen(
-            [TIMEWAIT, "lab", "up", "nat", "--balancer", "nginx", "--json"], stdout=subprocess.PIPE, text=True
+            [TIMEWAIT, "lab", "up", "nat", "--balancer", balancer, "--json"], stdout=subprocess.PIPE, text=True
         ) as process,
         IPRoute() as netlink,
     ):

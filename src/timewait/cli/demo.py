@@ -14,7 +14,7 @@ from timewait.cli import app
 if TYPE_CHECKING:
     from rich.console import Console
 
-INTERRUPTED = 130
+MACHINE, INTERRUPTED = 3, 130
 
 
 @app.command()
@@ -53,6 +53,7 @@ def demo(
 def _play(console: Console, reason: str, *, loopback: bool) -> int:
     from timewait import demo as show
     from timewait.cli import demo_view as view
+    from timewait.lab.processes import ProgramError
 
     console.print(view.opening(reason, show.hidden() if loopback else [], loopback=loopback))
     code = 0
@@ -62,6 +63,9 @@ def _play(console: Console, reason: str, *, loopback: bool) -> int:
             show.play(show.loopback if loopback else show.namespaces, audience)
         except KeyboardInterrupt:  # between rounds; within one, the round itself ends early
             code = INTERRUPTED
+        except ProgramError as error:  # the balancer did not come up; its own words are in it
+            print(f"timewait: {error}", file=sys.stderr)
+            code = MACHINE
     if audience.rounds:
         console.print(view.closing(audience.rounds))
     return INTERRUPTED if any(one.run.interrupted for one in audience.rounds) else code

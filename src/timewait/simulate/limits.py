@@ -172,7 +172,7 @@ def _tuples(scenario: Scenario, knobs: Knobs) -> None:
 PAGE = 4096
 ROW = 64  # octets that a five-tuple takes in the engine
 PORT = 8 / 32  # a bit for each, 32 to a number
-SLOT = 136  # a connection that is open or being opened
+SLOT = 144  # a connection that is open or being opened
 RESTING = 24  # a port at rest
 BOX = 1 << 20  # a ring of the milliseconds in which TIME_WAITs end
 GROWTH = 2  # what grows doubles

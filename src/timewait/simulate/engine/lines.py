@@ -10,7 +10,6 @@ from __future__ import annotations
 from timewait.simulate.engine.compiled import prefetch
 from timewait.simulate.engine.state import (
     C_CLIENT,
-    C_LINK,
     C_ROW,
     C_SEQ,
     C_WHEN,
@@ -18,9 +17,11 @@ from timewait.simulate.engine.state import (
     G_LINE_AT,
     G_LINES,
     G_SEQ,
+    L_AHEAD,
     L_AT,
     L_HEAD,
     L_LAST,
+    L_LEAD,
     L_TAIL,
     LINE,
     LINES,
@@ -33,6 +34,8 @@ from timewait.simulate.engine.state import (
 )
 from timewait.simulate.engine.wheel import schedule
 
+AHEAD = 6  # places: in a burst events come faster than memory answers
+
 
 def stands_in_line(s: State, width: int, slot: int, when: int, line: int) -> None:
     """The slot's event happens at `when` (ns), not before what happens now. `line`: those that wait as long."""
@@ -42,12 +45,13 @@ def stands_in_line(s: State, width: int, slot: int, when: int, line: int) -> Non
         return
     c[slot * SLOT + C_WHEN] = when
     c[slot * SLOT + C_SEQ] = m[G_SEQ]
-    c[slot * SLOT + C_LINK] = NOBODY
+    s.behind[slot] = NOBODY
     m[G_SEQ] += 1
     if m[at + L_HEAD] != NOBODY:
-        c[m[at + L_TAIL] * SLOT + C_LINK] = slot
+        s.behind[m[at + L_TAIL]] = slot
     else:
         m[at + L_HEAD], m[at + L_AT] = slot, when
+        m[at + L_AHEAD], m[at + L_LEAD] = slot, 0
         if line >= m[G_LINES]:
             m[G_LINES] = line + 1
         if when < m[G_LINE_AT]:  # of equal ones the earlier number comes first
@@ -59,12 +63,13 @@ def through(s: State, f: Fixed) -> int:
     """The slot whose turn it is, of all lines; it is taken off."""
     m, c, at = s.m, s.conns, LINES + s.m[G_LINE] * LINE
     slot = m[at + L_HEAD]
-    second = c[slot * SLOT + C_LINK]
+    second = s.behind[slot]
     m[at + L_HEAD] = second
     m[at + L_AT] = NEVER
     if second != NOBODY:
         m[at + L_AT] = c[second * SLOT + C_WHEN]
         _fetch(s, f, second)
+        _fetch_ahead(s, at, second)
     _first(s)
     return int(slot)
 
@@ -85,13 +90,24 @@ def number_of(s: State, line: int) -> int:
 
 
 def _fetch(s: State, f: Fixed, slot: int) -> None:
-    """Asks memory for what the slot's event will touch, and for the slot behind it."""
+    """Asks memory for what the slot's event will touch."""
     m, c = s.m, s.conns
-    third = c[slot * SLOT + C_LINK]
-    if third != NOBODY:
-        prefetch(c, third * SLOT)
-        prefetch(c, third * SLOT + SLOT // 2)
     row = c[slot * SLOT + C_ROW]
     if row != NOBODY:
         prefetch(m, f.waits_at + (row >> 5))
     prefetch(m, f.clients_at + c[slot * SLOT + C_CLIENT])
+
+
+def _fetch_ahead(s: State, at: int, first: int) -> None:
+    """Asks memory for slots that stand some places behind the first, which has just become that."""
+    m, c = s.m, s.conns
+    ahead, lead = m[at + L_AHEAD], m[at + L_LEAD] - 1
+    if lead < 0:
+        ahead, lead = first, 0
+    for _ in range(2):
+        behind = s.behind[ahead]
+        if lead < AHEAD and behind != NOBODY:
+            prefetch(c, behind * SLOT)
+            prefetch(c, behind * SLOT + SLOT // 2)
+            ahead, lead = behind, lead + 1
+    m[at + L_AHEAD], m[at + L_LEAD] = ahead, lead

@@ -130,7 +130,7 @@ def state(f: Fixed, times: list[int], sends: list[int], slots: int) -> State:
 
     m[HEADS:END] = NOBODY
     m[G_SPARE] = NOBODY
-    m[LINES : LINES + MOST_LINES * LINE] = (NOBODY, NOBODY, NEVER, NEVER) * MOST_LINES
+    m[LINES : LINES + MOST_LINES * LINE] = (NOBODY, NOBODY, NEVER, NEVER, NOBODY, 0) * MOST_LINES
     m[G_LINE_AT] = m[G_REST_AT] = m[G_BACK_AT] = NEVER
     m[G_REST_ROOM] = m[G_BACK_ROOM] = SLOTS
     part("times")[:], part("sends")[:] = times, sends
@@ -151,22 +151,22 @@ def state(f: Fixed, times: list[int], sends: list[int], slots: int) -> State:
         part("back_bits").reshape(-1, f.back_words)[:] = _all_free(f.back_words, f.back_odd, f.back_ports)
         part("back_free")[:] = f.back_ports
         part("back_hint")[:] = _hints(f.server, f.seed + 1, size["back_hint"])
-    made = State(m, numbers(0), numbers(0), numbers(SLOTS * REST), numbers(SLOTS * REST))
+    made = State(m, numbers(0), numbers(0), numbers(0), numbers(SLOTS * REST), numbers(SLOTS * REST))
     return with_slots(made, max(SLOTS, slots))
 
 
 def with_slots(s: State, slots: int) -> State:
     """The same with room for that many connections at once."""
     had = len(s.conns) // SLOT
-    conns, active = numbers(slots * SLOT), numbers(slots)
+    conns, active, behind = numbers(slots * SLOT), numbers(slots), numbers(slots)
     conns[: len(s.conns)] = s.conns
-    active[: len(s.active)] = s.active
+    active[:had], behind[:had] = s.active, s.behind
     links = conns[C_LINK::SLOT]
     links[had:slots] = np.arange(had + 1, slots + 1)
     links[slots - 1] = s.m[G_SPARE]
     s.m[G_SPARE] = had
     s.m[G_FREE_SLOTS] += slots - had
-    return s._replace(conns=conns, active=active)
+    return s._replace(conns=conns, active=active, behind=behind)
 
 
 def with_room(rest: Array, m: Array, first: int, room: int) -> Array:

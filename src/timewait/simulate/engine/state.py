@@ -45,8 +45,9 @@ G_LINES = 27  # lines that were ever used
 G_LINE, G_LINE_AT = 28, 29  # the one whose first event comes next, and when that is
 LINES = 32  # a line of events that wait equally long, for each SYN of a connection
 L_HEAD, L_TAIL, L_AT, L_LAST = 0, 1, 2, 3  # first and last slot, and when their events are due
-LINE, MOST_LINES = 4, 16
-REGISTERS = 96
+L_AHEAD, L_LEAD = 4, 5  # the slot up to which memory was asked for them, and how many places that is behind the first
+LINE, MOST_LINES = 6, 16
+REGISTERS = 128
 
 NEVER = 1 << 62
 
@@ -108,13 +109,14 @@ class State(NamedTuple):
     m: Numbers  # the registers first
     conns: Numbers
     active: Numbers  # slots whose bucket is up, in order
+    behind: Numbers  # for each slot that stands in a line, the one behind it: apart, so that one may look far ahead
     rest: Numbers  # source ports at rest: a ring, in the order in which they become free
     back: Numbers  # the balancer's source ports at rest
 
 
 def addressed(s: State) -> State:
     """The same for compiled code, see `bare`."""
-    return State(bare(s.m), bare(s.conns), bare(s.active), bare(s.rest), bare(s.back))
+    return State(bare(s.m), bare(s.conns), bare(s.active), bare(s.behind), bare(s.rest), bare(s.back))
 
 
 B_TIME_WAIT, B_SWEPT, B_FREE_AT = 0, 1, 2  # TIME_WAITs; up to which ms they are swept; when the next accept() ends

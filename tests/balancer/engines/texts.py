@@ -26,6 +26,34 @@ def nft(listener: str = "", pool: str = "", bind: str = '"0.0.0.0:80"', more: st
 
 SIX = '[[pool.target]]\naddr = "[fd00:2:1::2]:8080"\n'
 
+SIX_ONLY = """
+[[listener]]
+name = "LISTENER"
+bind = ["[fd00::1]:PORT"]
+protocol = "PROTOCOL"
+pool = "POOL"
+timestamps = "strip"
+upstream = { source = ["fd00:2:1::1", "[fd00:2:2::1]:20000-29999"] }
+client = { idle = "20s" }
+max_conn = 5
+[[pool]]
+name = "POOL"
+SETTINGS
+[[pool.target]]
+addr = "[fd00:2:1::2]:8080"
+[[pool.target]]
+addr = "[fd00:2:2::2]:8080"
+"""
+
+
+def six(port: str, protocol: str, pool: str, settings: str) -> str:
+    text = SIX_ONLY if protocol == "tcp" else SIX_ONLY.replace('timestamps = "strip"', "")
+    words = {"LISTENER": f"on{port}", "PORT": port, "PROTOCOL": protocol, "POOL": pool, "SETTINGS": settings}
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text
+
+
 NFTABLES = {
     "plain": nft(),
     "limits": nft("max_conn = 20\nmax_cps = 10"),
@@ -38,6 +66,13 @@ NFTABLES = {
         pool='session = { type = "source_ip", ttl = "60s" }', bind='"10.0.0.1:80", "[fd00::1]:80"', more=SIX
     ),
     "udp": nft().replace('"tcp"', '"udp"'),
+    "six": 'engine = "nftables"\n'
+    + six("80", "tcp", "plain", "")
+    + six("81", "tcp", "hashed", 'scheduler = "ip_hash"')
+    + six("82", "tcp", "kept", 'session = { type = "source_ip" }')
+    + six("83", "udp", "datagrams", ""),
+    "same-port": nft(bind='"10.0.0.1:80"')
+    + nft(bind='"10.0.0.9:80"').split("\n", 1)[1].split("[[pool]]")[0].replace('"web"', '"other"'),
     "two": nft()
     + """
 [[listener]]

@@ -178,7 +178,7 @@ class _Build:
         )
         self.chains["postrouting"] = (
             "type nat hook postrouting priority srcnat; policy accept;",
-            *dict.fromkeys(rule for listener in listeners for rule in self._leaving(listener)),
+            *dict.fromkeys(rule for listener in listeners for rule in self._leaving(listener, listeners)),
         )
 
     def _meant(self, listener: Listener, at: Place) -> list[str]:
@@ -196,19 +196,18 @@ class _Build:
         for family, at in self._sets(listener):
             yield f"ct state invalid {family} saddr . {listener.protocol} sport @{at} drop"
 
-    def _leaving(self, listener: Listener) -> Iterator[str]:
+    def _leaving(self, listener: Listener, listeners: list[Listener]) -> Iterator[str]:
         """After dnat: counted by the set of targets; then full NAT, but not to this machine itself."""
         pool = self._configuration.pool_named(listener.pool)
-        ports = ", ".join(str(port) for port in sorted({at.port for at in _places(listener)}))
         for family, at in self._sets(listener):
             version = 4 if family == "ip" else 6
-            match = f"meta l4proto {listener.protocol} ct status dnat ct original proto-dst {{ {ports} }}"
-            rule = f"{match} {family} daddr . {listener.protocol} dport @{at}"
+            rule = f"{family} daddr . {listener.protocol} dport @{at}"
             if pool.nat is Nat.FULL:
                 sources = _snat(listener, version)
                 many = f"goto from-{listener.name}-{version}"
                 rule += f' oifname != "lo" {many if len(sources) > 1 else sources[0]}'
-            yield rule
+            for wanted in _wanted(listener, listeners, version):
+                yield f"meta l4proto {listener.protocol} ct status dnat {wanted} {rule}"
 
     def _sets(self, listener: Listener) -> Iterator[tuple[str, str]]:
         pool = self._configuration.pool_named(listener.pool)
@@ -243,6 +242,23 @@ def _snat(listener: Listener, version: int) -> list[str]:
     left = range(len(found), 1, -1)
     turned = [f"numgen inc mod {count} 0 {rule}" for count, rule in zip(left, found, strict=False)]
     return [*turned, found[-1]] if found else ["masquerade"]
+
+
+def _wanted(listener: Listener, listeners: list[Listener], version: int) -> list[str]:
+    """Matches of whom clients wanted before dnat; by port alone where that is enough."""
+    places = _places(listener)
+    ports = sorted({at.port for at in places})
+    others = [at for other in listeners if other is not listener for at in _places(other)]
+    if not any(at.port in ports for at in others):
+        return [f"ct original proto-dst {{ {', '.join(map(str, ports))} }}"]
+    found = []
+    for at in places:
+        port = f"ct original proto-dst {at.port}"
+        if at.address.is_unspecified:
+            found.append(port)
+        elif at.address.version == version:
+            found.append(f"ct original {FAMILIES[version]} daddr {at.address} {port}")
+    return found
 
 
 def _places(listener: Listener) -> list[Place]:

@@ -60,19 +60,20 @@ def changes(settings: Settings) -> Result:
     times = 3 if settings.quick else TIMES
     failed: dict[str, list[float]] = {}
     details: list[Values] = []
-    loads: dict[str, tuple[str, ...]] = {"kept": (), "new": ("--close", "server")}
+    notes: list[str] = []
     for engine, who in ENGINES.items():
-        for load, words in list(loads.items())[: 1 if settings.quick else 2]:
+        for load, words in list(LOADS.items())[: 1 if settings.quick else 2]:
             result, took = _changed(settings, engine, who, times, words)
             failed.setdefault(engine, []).append(float(result["totals"]["failed"]))
+            notes += [f"{engine}, {load}: {_told(row)}" for row in result["errors"]]
             details.append(_succeeded(f"{engine}, {load} connections: answered", result))
             details.append(Values(name=f"{engine}, {load}: a reload, until it is answered", unit="ms", values=took))
     return Result(
         name="balancer-changes",
         title="Balancer: reloads and changes of targets under load",
-        how=f"{times} reloads of a file with another weight and {times} times a target added and removed, under a "
-        f"load of {CONNECTIONS} connections at once, first kept ones, then one for each request. Two other targets "
-        "stay.",
+        how=f"{times} reloads of a file with another weight and another timeout, so that workers or HAProxy are "
+        f"replaced, and {times} times a target added and removed, under {CONNECTIONS} kept connections at full pace, "
+        "then under 1,000 new connections a second. Two other targets stay.",
         figures=[
             Figure(
                 what=f"{times} reloads and {times} changes of targets under load, {engine}: failed requests",
@@ -84,7 +85,18 @@ def changes(settings: Settings) -> Result:
             for engine, values in failed.items()
         ],
         details=details,
+        notes=notes,
     )
+
+
+LOADS = {
+    "kept": ("-c", str(CONNECTIONS)),
+    "new": ("--rate", "1kcps", "--close", "server"),
+}
+
+
+def _told(row: Any) -> str:
+    return f"{row['count']} failed: {row['phase']} {row['errno'] or row['cause']}"
 
 
 def _succeeded(name: str, result: Any) -> Values:
@@ -109,7 +121,7 @@ def _changed(
                 time.sleep(0.05)
                 ask(where, "DELETE", f"/v1/pools/app/targets/{target}")
 
-        return while_running(where, act, "-c", str(CONNECTIONS), *words), took
+        return while_running(where, act, *words), took
 
 
 def failing(settings: Settings) -> Result:

@@ -162,7 +162,7 @@ def test_the_whole_command_in_plain_text() -> None:
         {who: int(row[n].replace(",", "")) for who, row in rows.items()} for n in (1, 2, 3, 4)
     )
     assert succeeded["client"] == client_holds["client"] == 1_000
-    assert failed["client"] > 400
+    assert failed["client"] > 100
     assert min(succeeded["balancer"], succeeded["reset"]) > 1_400
     assert failed["balancer"] == failed["reset"] == client_holds["balancer"] == client_holds["reset"] == 0
     assert balancer_holds["balancer"] > 0 == balancer_holds["client"] == balancer_holds["reset"]

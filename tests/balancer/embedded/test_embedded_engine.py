@@ -348,3 +348,24 @@ def test_a_start_that_fails_leaves_nothing(free_port: Callable[[], int], tmp_pat
 def test_a_user_that_does_not_exist_is_refused() -> None:
     with pytest.raises(BalancerError, match="no-such-user"):
         privileges.identity("no-such-user")
+
+
+def test_what_changes_while_workers_start_reaches_them(free_port: Callable[[], int]) -> None:
+    """A weight that is told in the middle of a reload is known to the new workers, too."""
+    address = ("127.0.0.1", free_port())
+    with Server(upper) as one, Server(upper) as two:
+        configuration = configured(address[1], one.authority, two.authority)
+        with running(configuration) as here:
+            renewed = msgspec.structs.replace(configuration, stop_timeout=9.0)
+
+            async def both() -> None:
+                reload = asyncio.create_task(here.engine.reload(renewed, rotations(renewed)))
+                await asyncio.sleep(0)
+                while len(here.engine._members) < 4:
+                    await asyncio.sleep(0.001)
+                await here.engine.rotate({"app": Rotation("app", ((one.authority, 0), (two.authority, 10)))})
+                await reload
+
+            here.do(both())
+            assert [ask(address) for _ in range(6)] == [b"HELLO"] * 6
+            assert (one.accepted, two.accepted) == (0, 6)

@@ -36,6 +36,8 @@ class Member:
         self.retired = False  # told to accept nothing more
         self.ready = False
         self.end: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._early: list[bytes] = []
         self._questions: dict[int, asyncio.Future[Any]] = {}
         self._asked = 0
         self._frames = messages.Frames()
@@ -52,6 +54,7 @@ class Member:
     async def start(self, begin: messages.Begin, inherited: Iterable[int], say: Callable[[str], None]) -> None:
         """Returns once it accepts. Raises BalancerError; it is gone then."""
         self._say = say
+        self._accepts: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ours, theirs = socket.socketpair()
         try:
             self._process = _spawn(theirs.fileno(), inherited)
@@ -60,13 +63,11 @@ class Member:
             raise BalancerError(f"a worker process could not be started: {error.strerror}") from None
         finally:
             theirs.close()
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        accepts: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._accepts = accepts
-        self.end = asyncio.create_task(self._listen())
-        self.tell(begin)
         try:
-            await asyncio.wait_for(accepts, START)
+            self._reader, self._writer = await asyncio.open_connection(sock=ours)
+            self._writer.write(messages.framed(begin) + b"".join(self._early))
+            self.end = asyncio.create_task(self._listen())
+            await asyncio.wait_for(self._accepts, START)
         except TimeoutError:
             await self.kill()
             raise BalancerError(f"a worker did not accept connections within {START:g} s") from None
@@ -76,13 +77,15 @@ class Member:
         self.ready = True
 
     def tell(self, message: messages.ToWorker) -> None:
-        """Sends a message; one to a worker that has ended is lost."""
-        if not self._writer.is_closing():
+        """Sends a message; one to a worker that has ended is lost, one to a worker that begins comes after that."""
+        if self._writer is None:
+            self._early.append(messages.framed(message))
+        elif not self._writer.is_closing():
             self._writer.write(messages.framed(message))
 
     async def ask(self, make: Callable[[int], messages.ToWorker], otherwise: Any) -> Any:
         """The answer to a question; `otherwise` if it has ended or does not answer in time."""
-        if self.end is None or self.end.done():
+        if self.end is not None and self.end.done():
             return otherwise
         self._asked += 1
         number = self._asked
@@ -105,6 +108,8 @@ class Member:
             self._process.kill()
         if self.end is not None:
             await self.end
+        else:
+            await self._reap()
 
     def how_it_ended(self) -> str:
         """`worker 3 (pid 812) was killed by SIGKILL`."""
@@ -123,7 +128,8 @@ class Member:
         except OSError:
             pass
         finally:
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
             for answer in self._questions.values():
                 if not answer.done():
                     answer.set_exception(TimeoutError())

@@ -87,9 +87,12 @@ class EmbeddedEngine:
             ground.release(keep=self._ground)
             raise
         old = before[2]
+        gone = old.binds - ground.binds
+        old.release(keep=ground)  # before workers do: whoever closes last resets who came after its last look
+        # When it returns, whoever is accepted is accepted by the new generation.
+        await asyncio.gather(*(self._retire(member, gone) for member in retiring))
         for member in retiring:
-            self._retire(member, closing=old.binds - ground.binds)
-        old.release(keep=ground)
+            self._background(self._stop_late(member, configuration.stop_timeout))
 
     async def rotate(self, rotations: Mapping[str, Rotation]) -> None:
         """See DataPlane."""
@@ -112,10 +115,9 @@ class EmbeddedEngine:
     async def drain(self) -> None:
         """See DataPlane."""
         self._draining = True
-        for member in self._members:
-            if not member.retired:
-                self._retire(member, closing=self._ground.binds, patience=None)
+        binds = self._ground.binds
         self._ground.release()
+        await asyncio.gather(*(self._retire(member, binds) for member in self._members if not member.retired))
 
     async def remaining(self) -> int:
         """See DataPlane."""
@@ -189,7 +191,7 @@ class EmbeddedEngine:
         return member
 
     def _free_slot(self) -> int:
-        """The lowest that no worker has; with hundreds of them draining, the oldest of these is given up."""
+        """The lowest that no worker has, those that only drain counted in."""
         taken = {member.slot for member in self._members}
         slot = next((slot for slot in range(shared.SLOTS) if slot not in taken), None)
         if slot is None:
@@ -226,17 +228,15 @@ class EmbeddedEngine:
             for row in self._ground.rows.values():
                 self._memory.take_slot(row, member.slot)
 
-    def _retire(self, member: Member, closing: Iterable[str], patience: float | None = -1.0) -> None:
-        """`patience`: seconds until it is stopped; None leaves that to stop()."""
+    async def _retire(self, member: Member, closing: Iterable[str]) -> None:
+        """It accepts nothing more, and ends with its last connection."""
         member.retired = True
-        member.tell(messages.Retire(closing=tuple(closing)))
-        if patience is not None:
-            self._background(self._stop_late(member, self._configuration.stop_timeout))
+        await member.ask(lambda number: messages.Retire(id=number, closing=tuple(closing)), 0)
 
     async def _stop_late(self, member: Member, seconds: float) -> None:
-        assert member.end is not None
-        await asyncio.wait([member.end], timeout=seconds)
-        if not member.end.done():
+        if member.end is not None:
+            await asyncio.wait([member.end], timeout=seconds)
+        if member.end is None or not member.end.done():
             await member.kill(LAST_WORDS)
 
     # helpers ----------------------------------------------------------------------------------------------------
@@ -259,8 +259,7 @@ class EmbeddedEngine:
 
     def _tell_all(self, message: messages.ToWorker) -> None:
         for member in self._members:
-            if member.ready:
-                member.tell(message)
+            member.tell(message)
 
     async def _sum(self, make: Callable[[int], messages.ToWorker]) -> int:
         answers: list[int] = await self._ask_all(make)

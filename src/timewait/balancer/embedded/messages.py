@@ -88,8 +88,9 @@ class Report(_ToWorker, frozen=True, tag=True, kw_only=True):
 
 class Retire(_ToWorker, frozen=True, tag=True, kw_only=True):
     """Accept nothing more, let connections end, then end. Whoever waits in the queue of one of the sockets named in
-    `closing` is still accepted, because nobody else will do it."""
+    `closing` is still accepted, because nobody else will do it. Answered once nothing more is accepted."""
 
+    id: int
     closing: tuple[str, ...]
 
 

@@ -162,6 +162,7 @@ class Process:
                 self._send(self._told(message.id))
             case messages.Retire():
                 self._retire(message.closing)
+                self._answer(message.id, 0)
             case messages.Stop():
                 self._stop()
 

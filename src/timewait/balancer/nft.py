@@ -2,9 +2,9 @@
 
 Why not the program nft: a table with the flag `owner` belongs to the netlink socket that made it
 (NFT_TABLE_F_OWNER, nf_tables_newtable() in net/netfilter/nf_tables_api.c, Linux 5.12). Nobody else can change or
-flush it, and the kernel takes it away when that socket closes, also when we are killed by SIGKILL. So the socket must be
-ours, and live as long as the rules; libnftables keeps one for good since the version that knows the flag (0.9.9). A
-transaction takes some 100 us this way, too.
+flush it, and the kernel takes it away when that socket closes, also when we are killed by SIGKILL. So the socket must
+be ours, and live as long as the rules; libnftables keeps one for good since the version that knows the flag (0.9.9).
+A transaction takes some 100 us this way, too.
 """
 
 from __future__ import annotations

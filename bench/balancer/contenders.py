@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -124,6 +125,14 @@ def haproxy(folder: Path, wish: Wish) -> list[str]:
     return [path("haproxy"), "-db", "-f", file(folder, "haproxy.cfg", text)]
 
 
+def haproxy_same(folder: Path, wish: Wish) -> list[str]:
+    """HAProxy alone, started by hand with the very text that the engine gives it: all limits and refusals in it."""
+    written = file(folder, "clb.toml", toml("haproxy", wish, folder))
+    words = [sys.executable, "-m", "timewait", "balance", "--print", written]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return [path("haproxy"), "-db", "-f", file(folder, "haproxy.cfg", text)]
+
+
 _NGINX = """daemon off; master_process off; {user} worker_processes 1; worker_rlimit_nofile {files};
 pid {folder}/balancer.pid; error_log {folder}/balancer.log warn;
 events {{ worker_connections {files}; multi_accept on; accept_mutex off; }}
@@ -185,6 +194,7 @@ READY = "balance: ready"
 EMBEDDED = Contender(name="embedded", command=balance("embedded"), ready=READY)
 HAPROXY = Contender(name="HAProxy", command=haproxy)
 NGINX = Contender(name="nginx", command=nginx)
+HAPROXY_SAME = Contender(name="HAProxy with the engine's text", command=haproxy_same)
 HAPROXY_ENGINE = Contender(name="engine haproxy", command=balance("haproxy"), ready=READY)
 NFTABLES_ENGINE = Contender(name="engine nftables", command=balance("nftables"), ready=READY)
 RULES = Contender(name="ruleset by hand", once=rules)

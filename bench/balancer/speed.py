@@ -129,8 +129,8 @@ def engines(settings: Settings) -> Result:
         name="balancer-engines",
         title="Balancer: its engines beside the same set up by hand",
         how=f"{WHERE} The CPU of engine haproxy is that of all processes, its supervisor's included. The file by "
-        "hand is the shortest that balances; the engine's has limits of sizes, a refusal of CONNECT and what a reload "
-        "needs, so HAProxy alone with that text stands beside it.",
+        "hand is the shortest that balances; the engine's has limits of sizes, a refusal of CONNECT and what a "
+        "reload needs, so HAProxy alone with that text stands beside it.",
         figures=[
             _against(found["kept"], "engine haproxy against haproxy.cfg by hand, requests/s", ours, by_hand),
             _against(found["kept"], "... against HAProxy alone with the same text", ours, same, ""),

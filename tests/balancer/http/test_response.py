@@ -200,7 +200,7 @@ def test_switching_to_another_http_is_not_believed() -> None:
 def test_the_second_reader_has_a_veto(monkeypatch: pytest.MonkeyPatch) -> None:
     class Deaf(httptools.HttpResponseParser):
         def feed_data(self, data: bytes) -> None:  # type: ignore[override]
-            super().feed_data(data.replace(b"Content-Length: 3", b"Content-Length: 4"))
+            super().feed_data(data.replace(b"chunked", b"chunkeD"))
 
     monkeypatch.setattr(httptools, "HttpResponseParser", Deaf)
-    assert refused(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n") == "second-reader"
+    assert refused(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") == "second-reader"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from timewait.balancer.http.grammar import CHUNKED, TOKEN, Refusal
 
@@ -23,17 +24,41 @@ KEPT_ANYWAY = frozenset(
 """What `Connection` may not name. A field that a target decides by must not be removable by whoever sends the
 request; a sender must not name such fields (RFC 9110, 7.6.1), so the option is ignored and the field stays."""
 
+
+class Names(dict[bytes, bytes]):
+    """What `role(name)` says about names of fields, remembered by how they are written: a head's cost is its lines'.
+
+    Bounded: who makes up names pays for looking at them, and once there are very many all are forgotten.
+    """
+
+    MOST, LONGEST = 2048, 64  # names, bytes of one
+
+    def __init__(self, role: Callable[[bytes], bytes]) -> None:
+        self._role = role
+
+    def __missing__(self, name: bytes) -> bytes:
+        role = self._role(name)
+        if len(name) <= self.LONGEST:
+            if len(self) >= self.MOST:
+                self.clear()
+            self[name] = role
+        return role
+
+
 _OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+(?:,[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+)*+")
 _CODINGS = re.compile(TOKEN + rb"++(?:[ \t]*+,[ \t]*+" + TOKEN + rb"++)*+")
 _PROTOCOL = TOKEN + rb"++(?:/" + TOKEN + rb"++)?+"  # RFC 9110, 7.8
 _PROTOCOLS = re.compile(_PROTOCOL + rb"(?:[ \t]*+,[ \t]*+" + _PROTOCOL + rb")*+")
 _OTHER_HTTP = re.compile(rb"(?:^|[ \t,])(?:h2c?|http|tls)(?:$|[ \t,/])", re.IGNORECASE)
+_NONE: frozenset[bytes] = frozenset()
 _DIGITS = re.compile(rb"[0-9]++")
 LARGEST = 10**18 - 1  # bytes; below 2**63 for every target
 
 
 def options(values: list[bytes]) -> frozenset[bytes] | None:
     """The lower-case options of all `Connection` fields together; None where one is no list of tokens."""
+    if not values:
+        return _NONE
     joined = b",".join(values)
     if not _OPTIONS.fullmatch(joined):
         return None

@@ -9,6 +9,7 @@ import msgspec
 from timewait.balancer.http.fields import (
     HOP_BY_HOP,
     KEPT_ANYWAY,
+    Names,
     content_length,
     options,
     protocols,
@@ -49,6 +50,18 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
 
 Found = Mapping[bytes, list[bytes]]
 _KNOWN = HOP_BY_HOP | {b"content-length"}
+_ORDINARY = frozenset((b"content-length", b"connection"))  # where an answer has no others of _KNOWN, see _ordinary()
+_WITH_BODY = frozenset(range(200, 600)) - {204, 304, 426}
+_OTHERS = (b"HEAD", b"CONNECT")  # methods whose answers end otherwise
+
+
+def _role(name: bytes) -> bytes:
+    """The known field that a name stands for; empty: one to be passed on."""
+    low = name.lower()
+    return low if low in _KNOWN else b""
+
+
+_ROLES = Names(_role)
 
 
 def response_head(
@@ -76,13 +89,20 @@ def response_head(
     kept = [b"HTTP/1.1 %b %b\r\n" % (digits, reason.rstrip(b" \t") if reason else b"")]
     found: dict[bytes, list[bytes]] = {}
     for name, value in lines:
-        low = name.lower()
+        role = _ROLES[name]
         value = value.rstrip(b" \t")
-        if low in _KNOWN:
-            found.setdefault(low, []).append(value)
+        if role:
+            if role in found:
+                found[role].append(value)
+            else:
+                found[role] = [value]
         else:
             kept.append(b"%b: %b\r\n" % (name, value))
     status = int(digits)
+    if minor == b"1" and method not in _OTHERS and status in _WITH_BODY and _ORDINARY.issuperset(found):
+        head = _ordinary(match.end(), status, found, kept)
+        if head is not None:
+            return head
     tunnel = status == 101 or (method == b"CONNECT" and 200 <= status < 300)
     if status == 101 and not (upgrade and b"upgrade" in found and protocols(found[b"upgrade"])):
         return Refusal(502, "switching-unasked")
@@ -90,6 +110,25 @@ def response_head(
     if isinstance(framing, Refusal):
         return framing
     return _assembled(match.end(), status, framing, int(minor), found, kept, tunnel, http10)
+
+
+_CONNECTION = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}  # whether it is kept
+
+
+def _ordinary(size: int, status: int, found: Found, kept: list[bytes]) -> ResponseHead | None:
+    """What most answers are: a length, and nothing that concerns the connection but how it ends.
+
+    Says the same as the rest of this file, or nothing; without the second reader, as request.py says of its own.
+    """
+    lengths, said = found.get(b"content-length"), found.get(b"connection")
+    keep_alive = True if said is None else _CONNECTION.get(said[0]) if len(said) == 1 else None
+    if lengths is None or keep_alive is None:
+        return None
+    length = content_length(lengths, 502)
+    if isinstance(length, Refusal):
+        return None
+    kept.append(b"Content-Length: %d\r\n" % length)
+    return ResponseHead(size, status, length, keep_alive, False, False, b"".join(kept))
 
 
 def _assembled(

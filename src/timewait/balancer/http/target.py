@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from timewait.balancer.http.grammar import Refusal
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """A target, taken apart."""
 
     target: bytes  # as to be forwarded: origin-form, `*`, or for CONNECT the authority
@@ -20,14 +22,20 @@ class Place(NamedTuple):
 
 # A name or an IPv4 address, or an IPv6 address in brackets; then a port. No user, no percent-encoding.
 _HOST = re.compile(rb"([0-9A-Za-z._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
+_LONGEST = 255 + 6  # bytes of these
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]++)(.*+)")
-_NOT_PLAIN = re.compile(rb"%|//|/\.")
+_PLAIN = re.compile(rb"(/|(?:/[^/.%?#][^/%?#]*+)++/?+)((?:\?[^#]*+)?+)")
 _NOT_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SLASHES = re.compile(rb"/{2,}")
 
 
 def host_of(authority: bytes) -> bytes | None:
     """Lower case, without port; None where it is no host."""
+    return _host_of(authority) if len(authority) <= _LONGEST else None
+
+
+@lru_cache(1024)
+def _host_of(authority: bytes) -> bytes | None:
     found = _HOST.fullmatch(authority)
     if found is None or (found[2] is not None and int(found[2]) > 65535):
         return None
@@ -41,6 +49,9 @@ def place_of(method: bytes, target: bytes) -> Place | Refusal:
         if found is None or found[2] is None or not 0 < int(found[2]) < 65536:
             return Refusal(400, "authority-form")
         return Place(target, b"/", b"", target)
+    plain = _PLAIN.fullmatch(target)
+    if plain is not None:  # which _origin() would leave as it is
+        return Place(target, plain[1], plain[2], b"")
     if target[:1] == b"/":
         return _origin(target, b"")
     if target == b"*":
@@ -68,7 +79,7 @@ def normalised(path: bytes) -> bytes | None:
     None where nginx answers 400: an incomplete %xx, %00, or `..` above the root (ngx_http_parse_complex_uri). What is
     decoded counts as what it stands for: `/a%2f..%2fb` is `/b`.
     """
-    if not _NOT_PLAIN.search(path):
+    if not (b"%" in path or b"//" in path or b"/." in path):
         return path
     if _NOT_ENCODED.search(path):
         return None

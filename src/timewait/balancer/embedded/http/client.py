@@ -5,6 +5,7 @@ from __future__ import annotations
 from timewait.balancer.embedded.http.answers import Answers
 from timewait.balancer.embedded.http.core import FLUSHING, HEAD, HEAD_READ, IDLE
 from timewait.balancer.embedded.http.ends import Ends
+from timewait.balancer.embedded.http.heads import Ask
 from timewait.balancer.embedded.http.requests import Requests
 from timewait.balancer.embedded.loop import BROKEN, IN, OUT, PEER_CLOSED
 
@@ -15,7 +16,7 @@ class Client(Requests, Answers, Ends):
     __slots__ = ()
 
     def on_event(self, events: int) -> None:
-        """THE HOT PATH of a request: a head seen before, alone in one read, is passed on as it was the last time."""
+        """THE HOT PATH of a request: a simple one, alone in one read, is passed on at once."""
         if self.phase != IDLE or events != IN or self.tls:
             self._event(events)
             return
@@ -26,8 +27,8 @@ class Client(Requests, Answers, Ends):
         except OSError:
             self.vanished()
             return
-        ask = self.asks.get(data)
-        if ask is not None and ask.simple and not self.site.counts:
+        ask = self.asks.get(data) or (self.site.asks.read(data) if data else None)
+        if isinstance(ask, Ask) and ask.simple and ask.size == len(data) and not self.site.counts:
             self.begin_simple(ask)
         elif not data:
             self.half_closed = True

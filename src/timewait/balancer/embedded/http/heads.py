@@ -1,14 +1,15 @@
 """Heads that were seen before: strict parsing is paid once for each distinct head, not once for each message.
 
 Clients repeat themselves, targets too. What a head means is a pure function of its bytes (http/request.py,
-http/response.py), so it is kept under those bytes, together with everything that follows from them alone. The memory
-is bounded; who sends a new head every time pays for parsing every time.
+http/response.py), so it is kept under those bytes, together with everything that follows from them alone: once it was
+seen twice, for most heads with a cookie or a number of the request never are. The memory is bounded; who sends a new
+head every time pays for parsing every time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from timewait.balancer.http.grammar import END, NO_BODY, Refusal
 from timewait.balancer.http.request import RequestHead, request_head
@@ -19,9 +20,46 @@ if TYPE_CHECKING:
     from timewait.balancer.embedded.state import PoolState
 
 MOST_HEADS = 1024  # of each kind; then all are forgotten and the memory fills anew
+MOST_SEEN = 4096  # hashes of heads that were seen once; likewise
 LONGEST_HEAD = 4096  # bytes; longer ones are not kept
 
+Value = TypeVar("Value")
+
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110, 9.2.2
+
+
+class Memory(Generic[Value]):
+    """What puts heads into `known`: see above."""
+
+    def __init__(self, known: dict[bytes, Value]) -> None:
+        self._known = known
+        self._seen: set[int] = set()  # hashes; a clash costs a place in `known`, no more
+        self._last: tuple[bytes, Value | None] = b"", None  # read a moment ago, by who could not make use of it
+
+    def take(self, key: bytes, value: Value) -> None:
+        """A head was read; an empty `key` is none."""
+        if not key:
+            return
+        self._last = key, value
+        trace = hash(key)  # which bytes keep: it was computed to look for them
+        if trace in self._seen:
+            if len(self._known) >= MOST_HEADS:
+                self._known.clear()
+            self._known[key] = value
+        else:
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            self._seen.add(trace)
+
+    def again(self, key: bytes) -> Value | None:
+        """A head that was the last to be read."""
+        last, value = self._last
+        return value if key == last else None
+
+    def clear(self) -> None:
+        """What was made of heads no longer holds."""
+        self._known.clear()
+        self._last = b"", None
 
 
 class Reply:
@@ -45,20 +83,20 @@ class Answers:
     def __init__(self, method: bytes, upgrade: bool, http10: bool) -> None:
         self._method, self._upgrade, self._http10 = method, upgrade, http10
         self.known: dict[bytes, Reply] = {}
+        self._memory = Memory(self.known)
 
     def read(self, buffer: bytes) -> Reply | Refusal | None:
         """The head at the front of `buffer`; None: more bytes are needed."""
         end = buffer.find(END, 0, LONGEST_HEAD)
         key = buffer[: end + 4] if end >= 0 else b""
-        known = self.known.get(key)
+        known = self.known.get(key) or self._memory.again(key)
         if known is not None:
             return known
         head = response_head(key or buffer, self._method, upgrade=self._upgrade, http10=self._http10)
         if not isinstance(head, ResponseHead):
             return head
         reply = Reply(head)
-        if key:
-            _remember(self.known, key, reply)
+        self._memory.take(key, reply)
         return reply
 
 
@@ -94,12 +132,13 @@ class Asks:
     def __init__(self, limits: Limits, complete: Callable[[Ask], None], answers: Kinds) -> None:
         self._limits, self._complete, self._answers = limits, complete, answers
         self.known: dict[bytes, Ask] = {}
+        self._memory = Memory(self.known)
 
     def read(self, buffer: bytes) -> Ask | Refusal | None:
         """The head at the front of `buffer`; None: more bytes are needed."""
         end = buffer.find(END, 0, LONGEST_HEAD)
         key = buffer[: end + 4] if end >= 0 else b""
-        known = self.known.get(key)
+        known = self.known.get(key) or self._memory.again(key)
         if known is not None:
             return known
         head = request_head(key or buffer, self._limits)
@@ -107,33 +146,26 @@ class Asks:
             return head
         ask = Ask(head, self._answers.to(head))
         self._complete(ask)
-        if key:
-            _remember(self.known, key, ask)
+        self._memory.take(key, ask)
         return ask
 
     def forget(self) -> None:
         """Routing changed: what was made of heads no longer holds."""
-        self.known.clear()
+        self._memory.clear()
 
 
 class Kinds:
     """The Answers of a worker, one for each kind of request."""
 
     def __init__(self) -> None:
+        self._usual = Answers(b"", upgrade=False, http10=False)
         self._kinds: dict[tuple[bytes, bool, bool], Answers] = {}
 
     def to(self, head: RequestHead) -> Answers:
         method = head.method if head.method in (b"HEAD", b"CONNECT") else b""
+        if not method and head.upgrade is None and head.version[1]:
+            return self._usual
         kind = method, head.upgrade is not None, head.version == (1, 0)
         if kind not in self._kinds:
             self._kinds[kind] = Answers(*kind)
         return self._kinds[kind]
-
-
-Value = TypeVar("Value")
-
-
-def _remember(known: dict[bytes, Value], key: bytes, value: Value) -> None:
-    if len(known) >= MOST_HEADS:
-        known.clear()
-    known[key] = value

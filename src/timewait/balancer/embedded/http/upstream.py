@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from timewait.balancer.config.model import UpstreamClose
 from timewait.balancer.embedded.closing import end_target
 from timewait.balancer.embedded.http.core import HEAD_READ, WAITING
+from timewait.balancer.embedded.http.heads import Reply
 from timewait.balancer.embedded.loop import BROKEN, IN, NEVER, OUT, PEER_CLOSED, READ, READ_AND_WRITE
 from timewait.balancer.http.grammar import END
 
@@ -43,7 +44,7 @@ class Upstream:
         self.idle_since = 0.0
 
     def on_event(self, events: int) -> None:
-        """THE HOT PATH of an answer: what is whole in one read, with a head seen before, is passed on as it is."""
+        """THE HOT PATH of an answer: what is whole in one read is passed on at once."""
         client = self.client
         if client is None or client.phase != WAITING or events != IN:
             self._event(events)
@@ -56,8 +57,8 @@ class Upstream:
             client.target_failed(error)
             return
         head = data.find(END) + 4
-        reply = client.known.get(data[:head])
-        if reply is not None and reply.total == len(data):
+        reply = client.known.get(data[:head]) or client.ask.answers.read(data)  # type: ignore[union-attr]
+        if isinstance(reply, Reply) and reply.total == len(data):
             client.answered(reply, data, head)
         else:
             client.received(data, HEAD_READ)

@@ -57,6 +57,7 @@ class PoolState:
         self._by_tag: dict[bytes, TargetState] = {}
         self._left: list[TargetState] = []  # with connections that are still open
         self._sticky = config.session.type is SessionType.SOURCE_IP
+        self.by_cookie = config.session.type is SessionType.COOKIE_INSERT
         self.adopt(config.target)
         self.wants_source = self._sticky or config.scheduler is Scheduler.IP_HASH
         """Whether choose() looks at the client's address."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -20,9 +21,11 @@ from timewait.balancer.http.grammar import (
     END,
     FIELD,
     NO_BODY,
+    TEXT,
     UNTIL_CLOSE,
     Refusal,
     bad_byte,
+    plain_lines,
     why_not_fields,
     why_not_status_line,
 )
@@ -50,7 +53,6 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
 
 Found = Mapping[bytes, list[bytes]]
 _KNOWN = HOP_BY_HOP | {b"content-length"}
-_ORDINARY = frozenset((b"content-length", b"connection"))  # where an answer has no others of _KNOWN, see _ordinary()
 _WITH_BODY = frozenset(range(200, 600)) - {204, 304, 426}
 _OTHERS = (b"HEAD", b"CONNECT")  # methods whose answers end otherwise
 
@@ -79,6 +81,9 @@ def response_head(
     the connection. A refusal's status is always 502.
     """
     end = buffer.find(END, 0, header_size)
+    ordinary = _ordinary(buffer, end + 4, method) if end >= 0 else None
+    if ordinary is not None:
+        return ordinary
     match = ANSWER.match(buffer, 0, end + 4) if end >= 0 else None
     if match is None:
         return _why_not(buffer, end, header_size)
@@ -99,10 +104,6 @@ def response_head(
         else:
             kept.append(b"%b: %b\r\n" % (name, value))
     status = int(digits)
-    if minor == b"1" and method not in _OTHERS and status in _WITH_BODY and _ORDINARY.issuperset(found):
-        head = _ordinary(match.end(), status, found, kept)
-        if head is not None:
-            return head
     tunnel = status == 101 or (method == b"CONNECT" and 200 <= status < 300)
     if status == 101 and not (upgrade and b"upgrade" in found and protocols(found[b"upgrade"])):
         return Refusal(502, "switching-unasked")
@@ -112,23 +113,30 @@ def response_head(
     return _assembled(match.end(), status, framing, int(minor), found, kept, tunnel, http10)
 
 
-_CONNECTION = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}  # whether it is kept
+_LINES = plain_lines(_KNOWN)
+_ORDINARY = re.compile(
+    rb"(HTTP/1\.1 ([2-5][0-9][0-9]) (?![ \t])%b*+(?<![ \t])\r\n)" % TEXT
+    + _LINES
+    + rb"[Cc]ontent-[Ll]ength: (0|[1-9][0-9]{0,17}+)\r\n"
+    + _LINES
+    + rb"(?:Connection: (?:[Kk]eep-[Aa]live|([Cc]lose))\r\n%b)?+\r\n" % _LINES
+)
 
 
-def _ordinary(size: int, status: int, found: Found, kept: list[bytes]) -> ResponseHead | None:
+def _ordinary(buffer: bytes, end: int, method: bytes) -> ResponseHead | None:
     """What most answers are: a length, and nothing that concerns the connection but how it ends.
 
-    Says the same as the rest of this file, or nothing; without the second reader, as request.py says of its own.
+    Says the same as the long way, or nothing; without the second reader, as request.py says of its own.
     """
-    lengths, said = found.get(b"content-length"), found.get(b"connection")
-    keep_alive = True if said is None else _CONNECTION.get(said[0]) if len(said) == 1 else None
-    if lengths is None or keep_alive is None:
+    match = _ORDINARY.match(buffer, 0, end)
+    if match is None or method in _OTHERS:
         return None
-    length = content_length(lengths, 502)
-    if isinstance(length, Refusal):
+    line, digits, first, length, second, close, third = match.groups(b"")
+    status = int(digits)
+    if status not in _WITH_BODY:
         return None
-    kept.append(b"Content-Length: %d\r\n" % length)
-    return ResponseHead(size, status, length, keep_alive, False, False, b"".join(kept))
+    forward = b"%b%b%b%bContent-Length: %b\r\n" % (line, first, second, third, length)
+    return ResponseHead(end, status, int(length), not close, False, False, forward)
 
 
 def _assembled(

@@ -24,7 +24,9 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 _HOST = re.compile(rb"([0-9A-Za-z._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _LONGEST = 255 + 6  # bytes of these
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]++)(.*+)")
-_PLAIN = re.compile(rb"(/|(?:/[^/.%?#][^/%?#]*+)++/?+)((?:\?[^#]*+)?+)")
+# Path and query of what _origin() leaves as it is.
+PLAIN_TARGET = rb"(/|(?:/[!\"$&-\-0->@-~][!\"$&-.0->@-~]*+)++/?+)((?:\?[!\"$-~]*+)?+)"
+_PLAIN = re.compile(PLAIN_TARGET)
 _NOT_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SLASHES = re.compile(rb"/{2,}")
 
@@ -50,7 +52,7 @@ def place_of(method: bytes, target: bytes) -> Place | Refusal:
             return Refusal(400, "authority-form")
         return Place(target, b"/", b"", target)
     plain = _PLAIN.fullmatch(target)
-    if plain is not None:  # which _origin() would leave as it is
+    if plain is not None:
         return Place(target, plain[1], plain[2], b"")
     if target[:1] == b"/":
         return _origin(target, b"")

@@ -74,12 +74,9 @@ class Site:
             pool is not None
             and head.framing == NO_BODY
             and head.version == (1, 1)
+            and not (head.is_connect or head.trailers or head.forwarded_for or head.forwarded_proto)
             and head.upgrade is None
-            and not head.is_connect
-            and not head.trailers
-            and not head.forwarded_for
-            and not head.forwarded_proto
-            and pool.config.session.type is not SessionType.COOKIE_INSERT
+            and not pool.by_cookie
             and not self.proxy_version
         )
 

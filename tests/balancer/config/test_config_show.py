@@ -181,11 +181,21 @@ def told(text: str) -> str:
 CLOSES = [
     (file(), "the balancer closes first, on `Connection: close`, HTTP/1.0, and after 75s without a request."),
     (file(), "TIME_WAIT stands here, at 0.0.0.0:80: it costs memory and no port."),
+    (
+        file().replace('["0.0.0.0:80"]', '["0.0.0.0:80", "[::1]:81", "127.0.0.1:82", "unix:/run/web.sock"]'),
+        "TIME_WAIT stands here, at 0.0.0.0:80, [::1]:81 and 127.0.0.1:82: it costs",
+    ),
+    (file().replace('"0.0.0.0:80"', '"unix:/run/web.sock"'), "web, clients: they come over a unix socket"),
     (file(listener="client.keepalive = 0"), "the balancer closes first, after every answer."),
     (file(listener="client.max_requests = 1000"), "and after 1,000 requests"),
     (
         file(listener='client.close = "fin-rst"'),
         "a reset once everything was acknowledged. TIME_WAIT stands nowhere.",
+    ),
+    (file(listener='client.close = "fin-rst"'), "A client that closes first keeps it itself."),
+    (
+        file(top='engine = "haproxy"', listener='client.close = "fin-rst"'),
+        "HAProxy resets a client that closes first",
     ),
     (file(listener='client.close = "peer"'), "TIME_WAIT stands at the client and keeps its port for 60 s."),
     (file(listener='timestamps = "strip"'), "Without timestamps a client's tcp_tw_reuse is void"),

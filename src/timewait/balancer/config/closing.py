@@ -27,6 +27,7 @@ from timewait.tcp import ports
 HTTP = (Protocol.HTTP, Protocol.HTTPS)
 WIDTH = 100
 NAT_PORTS = 65535 - 1024 + 1  # nf_nat_l4proto_unique_tuple: a source port above 1023 stays above it
+_UNIX = ["they come over a unix socket, which has neither ports nor TIME_WAIT."]
 CONNTRACK_TIME_WAIT = 120  # seconds: nf_conntrack_tcp_timeout_time_wait, nf_conntrack_proto_tcp.c
 
 
@@ -44,20 +45,21 @@ def summary(configuration: Configuration) -> list[str]:
 def sides(configuration: Configuration, listener: Listener, engine: Engine) -> Iterator[tuple[str, list[str]]]:
     """("clients", sentences), ("targets of app", sentences)."""
     names = list(dict.fromkeys([listener.pool] if listener.pool else [rule.pool for rule in listener.rule]))
-    targets = f"targets of {' and '.join(names)}"
+    targets = f"targets of {_and(names)}"
     if engine is Engine.NFTABLES:
         yield "clients", _packets(listener)
         full = any(configuration.pool_named(name).nat is Nat.FULL for name in names)
         yield targets, _translated(listener) if full else _untouched()
     elif listener.protocol in HTTP:
-        yield "clients", [*_http_clients(listener), *_timestamps(listener)]
+        told = [*_http_clients(listener, engine), *_timestamps(listener)]
+        yield "clients", _UNIX if _only_unix(listener) else told
         yield targets, _http_targets(listener)
     else:
-        yield "clients", [*_relay_clients(listener), *_timestamps(listener)]
+        yield "clients", _UNIX if _only_unix(listener) else [*_relay_clients(listener), *_timestamps(listener)]
         yield targets, _relay_targets(listener)
 
 
-def _http_clients(listener: Listener) -> list[str]:
+def _http_clients(listener: Listener, engine: Engine) -> list[str]:
     client = listener.client
     kept = f"after {duration_text(client.keepalive)} without a request"
     when = f"on `Connection: close`, HTTP/1.0, and {kept}" if client.keepalive else "after every answer"
@@ -71,7 +73,10 @@ def _http_clients(listener: Listener) -> list[str]:
     if client.close is ClientClose.FIN_RST:
         return [
             f"the balancer closes first, {when}: with a FIN, and a reset once everything was acknowledged.",
-            "TIME_WAIT stands nowhere. A client that closes first keeps it itself.",
+            "TIME_WAIT stands nowhere.",
+            "HAProxy resets a client that closes first, too."
+            if engine is Engine.HAPROXY
+            else "A client that closes first keeps it itself.",
         ]
     return [
         f"the balancer says `Connection: close` and waits {duration_text(client.close_wait)} for the client to",
@@ -182,4 +187,14 @@ def _range(listener: Listener) -> str:
 
 
 def _places(listener: Listener) -> str:
-    return " and ".join(listener.bind)
+    """Where it can stand: a unix socket has no TIME_WAIT."""
+    return _and([bind for bind in listener.bind if not bind.startswith("unix:")])
+
+
+def _and(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _only_unix(listener: Listener) -> bool:
+    return all(bind.startswith("unix:") for bind in listener.bind)

@@ -8,7 +8,8 @@ import socket
 import stat
 from pathlib import Path
 
-from timewait.balancer.config.addresses import Place, bound
+from timewait.balancer.config.addresses import Place, bound, source
+from timewait.balancer.config.model import Configuration, Engine
 from timewait.balancer.engine import BalancerError
 
 
@@ -62,10 +63,20 @@ def _unix(path: str, backlog: int | None) -> socket.socket:
         found.listen(backlog or 0)
     except OSError as error:
         found.close()
-        used = "somebody listens there, or it is no socket; stop that, or remove the file"
-        reason = used if error.errno == errno.EADDRINUSE else error.strerror
-        raise BalancerError(f"unix:{path}: {reason}") from None
+        raise BalancerError(f"unix:{path}: {_unix_reason(error, path)}") from None
     return found
+
+
+def _unix_reason(error: OSError, path: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        if Path(path).is_socket():
+            return "another process listens there; stop it, or choose another path"
+        return "there is a file of that name which is no socket; remove it, or choose another path"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "its folder does not exist; create it, or choose another"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "this user may not make a file there; choose another folder"
+    return str(error.strerror)
 
 
 def _remove_stale(path: str) -> None:
@@ -83,6 +94,24 @@ def _remove_stale(path: str) -> None:
             Path(path).unlink()
         except OSError:
             pass
+
+
+def check_sources(configuration: Configuration) -> None:
+    """Raises BalancerError for a source address that this machine has not: no target could ever be connected from it.
+
+    What the kernel forwards is left out: nftables may write addresses that are only routed here.
+    """
+    for listener in configuration.listener:
+        if configuration.engine_of(listener) is Engine.NFTABLES:
+            continue
+        for text in listener.upstream.source:
+            address = source(text).address
+            with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6) as probe:
+                try:
+                    probe.bind((str(address), 0))
+                except OSError as error:
+                    reason = _reason(error, Place(address, 0), socket.SOCK_STREAM)
+                    raise BalancerError(f"listener {listener.name}, source {text}: {reason}") from None
 
 
 def release(bind: str, sock: socket.socket) -> None:

@@ -18,6 +18,11 @@ from timewait.balancer.engine import BalancerError
 
 PACKAGE = "nftables"  # Debian's; its library is libnftables1
 _LIBRARY = "libnftables.so.1"
+_CAP_NET_ADMIN = 12  # linux/capability.h
+_NOT_PERMITTED = (
+    "nftables: not permitted; it needs CAP_NET_ADMIN: start as root, or in a network namespace of your own "
+    "(`unshare -Urn`)"
+)
 _JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON, nftables/libnftables.h
 
 
@@ -30,6 +35,8 @@ class Nft:
 
     def __init__(self) -> None:
         self._library = _library()
+        if not _may():  # asked before the library is, which would print its own words, too
+            raise NftError(_NOT_PERMITTED)
         before = _sockets()
         self._context: int | None = self._library.nft_ctx_new(0)
         if not self._context:
@@ -59,12 +66,15 @@ class Nft:
 
 def _sentence(error: str) -> str:
     if "Operation not permitted" in error:
-        return (
-            "nftables: not permitted; it needs CAP_NET_ADMIN: start as root, or in a network namespace of your own "
-            "(`unshare -Urn`)"
-        )
+        return _NOT_PERMITTED
     lines = [line for line in error.splitlines() if line.strip(" ^~\t")]
     return "nftables refuses the rules: " + "; ".join(lines[:2] or ["it does not say why"])
+
+
+def _may() -> bool:
+    """Whether this thread has CAP_NET_ADMIN, in whichever user namespace it is (CapEff, proc(5))."""
+    status = Path("/proc/thread-self/status").read_text()
+    return bool(int(status.split("CapEff:")[1].split()[0], 16) >> _CAP_NET_ADMIN & 1)
 
 
 def _library() -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from timewait.balancer.config.model import Configuration, Engine, Then
 from timewait.balancer.engine import BalancerError, DataPlane, Rotation
+from timewait.balancer.listening import check_sources
 from timewait.balancer.statistics import Statistics, summed
 
 Rotations = Mapping[str, Rotation]
@@ -29,6 +30,7 @@ class Planes:
 
     async def start(self, configuration: Configuration, rotations: Rotations) -> None:
         """All of them, or none: BalancerError of the first that cannot."""
+        check_sources(configuration)
         try:
             for engine in engines_of(configuration):
                 await self._begin(engine, configuration, rotations)
@@ -45,6 +47,7 @@ class Planes:
 
     async def reload(self, before: Configuration, after: Configuration, rotations: Rotations, old: Rotations) -> None:
         """Another configuration for all of them. Where one refuses (BalancerError), the others are led back."""
+        check_sources(after)
         wanted = engines_of(after)
         done: list[Engine] = []
         try:

@@ -113,3 +113,19 @@ def test_a_reader_that_left_costs_only_lines() -> None:
 def test_a_log_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BalancerError, match="No such file or directory"):
         open_log(str(tmp_path / "nowhere" / "log"))
+
+
+def test_a_full_disk_is_told_once_and_its_end_too() -> None:
+    said: list[str] = []
+    full = os.open("/dev/full", os.O_WRONLY)
+    log = AccessLog(full, said.append)
+    for number in range(2):
+        log.write(record(number))
+        log.flush()
+    assert len(said) == 1 and "cannot be written (No space left on device)" in said[0]
+    null = os.open("/dev/null", os.O_WRONLY)
+    os.dup2(null, full)
+    log.flush()
+    assert said[1:] == ["access log: it can be written again"] and not log.lost
+    os.close(null)
+    os.close(full)

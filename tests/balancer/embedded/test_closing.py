@@ -250,3 +250,12 @@ def test_a_unix_socket_has_no_state_and_closes_all_the_same() -> None:
         assert theirs.recv(1) == b""
         assert struct.pack("ii", 1, 0) == closing.RESET_NOW
     loop.close()
+
+
+def test_on_a_unix_socket_whoever_left_was_first() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    assert closing.first(ours) == closing.BALANCER_FIN
+    theirs.sendall(b"not read")
+    theirs.close()
+    assert closing.first(ours) == closing.PEER_FIN
+    assert closing.reset(ours) == closing.PEER_FIN

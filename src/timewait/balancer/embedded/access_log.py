@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import stat
+from collections.abc import Callable
 
 import msgspec
 
@@ -69,8 +70,10 @@ def _standard_output() -> int:
 class AccessLog:
     """One worker's end of the log."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, say: Callable[[str], None] = lambda line: None) -> None:
+        """`say` is told when it cannot be written, and when it can again."""
         self.lost = 0  # lines
+        self._say, self._stuck = say, False
         self._descriptor = descriptor
         self._lines: list[bytes] = []
         self._size = 0
@@ -98,13 +101,26 @@ class AccessLog:
                 written = os.write(self._descriptor, data) if self._ready() else 0
             except OSError as error:
                 written = 0
+                self._told(error)
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EAGAIN, errno.EINTR, errno.EIO):
                     self._give_up(data)  # EPIPE, EBADF, EFBIG: nobody will ever read it
                     return
+            if written and self._stuck:
+                self._stuck = False
+                self._say("access log: it can be written again")
             self._size -= written
             self._rest = data[written:]
             if self._rest:
                 return
+
+    def _told(self, error: OSError) -> None:
+        if self._stuck or error.errno in (errno.EAGAIN, errno.EINTR):
+            return
+        self._stuck = True
+        self._say(
+            f"access log: cannot be written ({error.strerror}); lines wait in memory, up to "
+            f"{WAITING_MOST >> 20} MB in each worker, and are lost beyond it"
+        )
 
     def _ready(self) -> bool:
         """A write that would wait is not tried; a file is always ready."""

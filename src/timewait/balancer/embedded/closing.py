@@ -16,6 +16,7 @@ What the kernel does (net/ipv4/tcp.c, tcp_input.c), and what follows for us:
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import ssl
 import struct
@@ -54,7 +55,20 @@ def state(sock: SocketType) -> int:
 
 def first(sock: SocketType) -> str:
     """Who would be the first to close, were we to close now; for a socket on which nothing was shut down yet."""
-    return _FIRST.get(state(sock), BALANCER_FIN)
+    known = state(sock)
+    if not known and _left(sock):
+        return PEER_FIN
+    return _FIRST.get(known, BALANCER_FIN)
+
+
+def _left(sock: SocketType) -> bool:
+    """Whether the other end of a unix socket has closed or shut down its side."""
+    ask = select.poll()
+    try:
+        ask.register(sock.fileno(), select.POLLRDHUP)
+        return bool(ask.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 _FIRST = {CLOSE: PEER_RST, CLOSE_WAIT: PEER_FIN, LAST_ACK: PEER_FIN}
@@ -91,13 +105,14 @@ def unacknowledged(sock: SocketType) -> int:
 
 def reset(sock: SocketType) -> str:
     """Ends it with RST: no TIME_WAIT on either side, and what was not delivered is lost."""
-    how = first(sock)
+    how, unix = first(sock), sock.family == socket.AF_UNIX
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_NOW)
     except OSError:
         pass
     sock.close()
-    return PEER_RST if how == PEER_RST else BALANCER_RST
+    gone = how == PEER_RST or (how == PEER_FIN and unix)  # which knows no reset: who left was first
+    return how if gone else BALANCER_RST
 
 
 def close(loop: Loop, sock: SocketType) -> None:

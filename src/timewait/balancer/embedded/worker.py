@@ -77,7 +77,7 @@ class Process:
         self._decoder = msgspec.msgpack.Decoder(messages.ToWorker)
         self._loop = Loop(self._bug)
         self._bugs = 0
-        self._log = AccessLog(begin.log) if begin.log >= 0 else None
+        self._log = AccessLog(begin.log, self._say) if begin.log >= 0 else None
         self._worker = Worker(self._loop, begin.number, Shared(begin.shared), begin.configuration, self._log)
         self._worker.key, self._worker.say = begin.key, self._say
         for rotation in begin.rotations:

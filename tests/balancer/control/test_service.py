@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import socketserver
 import stat
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,7 +190,7 @@ def test_a_target_by_hand_and_away(shared: Balancer) -> None:
         ("POST", target_path("app"), {"addr": "localhost:80"}, 400, "names a host"),
         ("POST", target_path("app"), {"addr": A}, 409, "is in pool app already"),
         ("POST", f"{target_path('app', A)}/drain", {"timeout": "30"}, 400, 'has no unit; write "30s"'),
-        ("POST", f"{target_path('app', A)}/drain", {"then": "kill"}, 400, "Invalid enum value 'kill'"),
+        ("POST", f"{target_path('app', A)}/drain", {"then": "kill"}, 400, "then = 'kill' is none of its values; write one of rst, fin, leave"),
         ("POST", "/v1/check", {"text": "engine = 3", "name": "x.toml"}, 422, "x.toml, line 1"),
         ("GET", "/v1/nothing", None, 404, "GET /v1/nothing is not known here"),
         ("DELETE", "/v1/stats", None, 405, "DELETE /v1/stats is not known here"),
@@ -211,6 +213,24 @@ def test_ctl_refuses_with_a_sentence_and_exit_code_2(shared: Balancer, tmp_path:
         2,
         f"timewait: {tmp_path}/none.sock: no balancer has its admin socket there\n",
     )
+    done = shared.ctl("drain", "app", A, "--then", "cut")
+    assert done.stderr == "timewait: then = 'cut' is none of its values; write one of rst, fin, leave\n"
+
+
+def test_ctl_tells_another_server_from_a_balancer(tmp_path: Path) -> None:
+    class Other(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.connection.recv(4096)
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n<html>")
+
+    path = str(tmp_path / "web.sock")
+    with socketserver.UnixStreamServer(path, Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for words in (["ctl", "health"], ["top", "--once"]):
+            done = timewait("balance", *words, "--socket", path)
+            assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+            assert "what answers there is no balancer" in done.stderr
+        server.shutdown()
 
 
 def test_top_in_a_pipe(shared: Balancer) -> None:

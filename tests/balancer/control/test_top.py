@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from timewait.balancer.statistics import Closes, ListenerStatistics, TargetStati
 from timewait.balancer.views import Kernel, Notice, Stats, TargetHealth
 from timewait.cli.balance import top_view
 from timewait.cli.balance.rates import rates
+from timewait.cli.balance.shown import stats_text
 from timewait.run import PortUse
 
 A, B = "10.0.1.11:8080", "10.0.1.12:8080"
@@ -77,14 +79,27 @@ def test_counters_that_begin_anew_are_no_negative_rate() -> None:
     assert rates(NOW, stats(13.0, 0))["listener web"].requests == 0
 
 
-def page(width: int) -> str:
+@pytest.mark.parametrize("width", [60, 80])
+def test_where_it_is_narrow_names_are_folded_and_no_figure_is_cut(width: int) -> None:
+    listener = msgspec.structs.replace(NOW.listeners["web"], name="a-long-name-for-a-listener-of-the-web")
+    long = "[2001:db8:85a3::8a2e:370:7334]:8080"
+    one = msgspec.structs.replace(NOW.health[0], address=long)
+    now = msgspec.structs.replace(NOW, listeners={listener.name: listener}, health=[one])
+    shown = page(width, now)
+    assert "…" not in shown and max(map(len, shown.split("\n"))) <= width
+    assert all(name in shown for name in ("requests/s", "failed/s", "TIME_WAIT", "1,500", "healthy"))
+    table = shown[shown.index("target") :].split("\n")
+    assert len([line for line in table if line.startswith((" ", long[-4:]))]) <= 4  # not a letter a line
+
+
+def page(width: int, now: Stats = NOW) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    console.print(top_view.page(BEFORE, NOW, width))
+    console.print(top_view.page(BEFORE, now, width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 130, 200])
+@pytest.mark.parametrize("width", [50, 60, 80, 130, 200])
 def test_the_page_has_everything_and_fits(width: int) -> None:
     shown = page(width)
     assert max(map(len, shown.split("\n"))) <= width
@@ -96,7 +111,7 @@ def test_the_page_has_everything_and_fits(width: int) -> None:
         assert "2xx 993 4xx 5.0 5xx 2.0" in shown
         assert "▒" in shown and "1,200" in shown
     else:
-        assert "27,019 of 28,232 ports free" in shown
+        assert "27,019 of 28,232 ports free" in " ".join(shown.split())
 
 
 def test_lines_for_whoever_is_no_terminal() -> None:
@@ -106,3 +121,13 @@ def test_lines_for_whoever_is_no_terminal() -> None:
     assert "ports 27,019 of 28,232 free, TIME_WAIT 1,200, gone in 38 s" in lines[2]
     assert lines[3].endswith("(connection refused)")
     assert lines[4] == "  upstream-ports-wall: Toward it ports run out."
+
+
+def test_what_an_engine_does_not_count_is_not_told_as_zeros() -> None:
+    listener, target = ListenerStatistics(name="web"), TargetStatistics(pool="app", address=A)
+    silent = msgspec.structs.replace(
+        NOW, listeners={"web": listener}, targets={f"app/{A}": target}, unknown=["closes"]
+    )
+    assert "ended first" not in stats_text(silent) and "TIME_WAIT here 640" in stats_text(silent)
+    beside = msgspec.structs.replace(NOW, unknown=["closes"])  # another engine counts
+    assert "ended first by the balancer 180 FIN" in stats_text(beside)

@@ -45,7 +45,7 @@ class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class DrainBody(msgspec.Struct, forbid_unknown_fields=True):
     timeout: str | int | None = None
-    then: Then | None = None
+    then: str | None = None
 
 
 class CheckBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -130,7 +130,7 @@ class Api:
             timeout = None if body.timeout is None else seconds(body.timeout)
         except ValueError as problem:
             raise BalancerError(f"timeout {body.timeout!r} {problem}") from None
-        return _json(await self._supervisor.drain(*_names(request), timeout, body.then))
+        return _json(await self._supervisor.drain(*_names(request), timeout, _then(body.then)))
 
     async def check(self, request: web.Request) -> web.Response:
         body = await _body(request, CheckBody)
@@ -148,6 +148,14 @@ class Api:
 
 def _names(request: web.Request) -> tuple[str, str]:
     return request.match_info["pool"], request.match_info["target"]
+
+
+def _then(text: str | None) -> Then | None:
+    """Raises BalancerError."""
+    try:
+        return None if text is None else Then(text)
+    except ValueError:
+        raise BalancerError(f"then = {text!r} is none of its values; write one of {', '.join(Then)}") from None
 
 
 def _address(text: str) -> str:

@@ -35,11 +35,17 @@ Target = Annotated[str, typer.Argument(metavar="TARGET", help="Its address: 10.0
 @contextmanager
 def refusals() -> Iterator[None]:
     """What the balancer refuses, or that there is none, becomes a sentence and an exit code."""
+    import msgspec
+
     from timewait.balancer.engine import BalancerError
 
     try:
         with quiet_pipe():
             yield
+    except msgspec.DecodeError:
+        sentence = "what answers there is no balancer, or one of another version; --socket names another socket"
+        print(f"timewait: {sentence}", file=sys.stderr)
+        raise typer.Exit(USAGE) from None
     except BalancerError as error:
         for line in str(error).split("\n"):
             print(f"timewait: {line}", file=sys.stderr)

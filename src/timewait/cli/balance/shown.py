@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from timewait.balancer.statistics import Closes, ListenerStatistics, TargetStatistics
 from timewait.balancer.views import Kernel, Stats, TargetHealth
@@ -49,10 +49,10 @@ def remark(one: TargetHealth) -> str:
 def stats_text(stats: Stats) -> str:
     """Everything counted, a paragraph for each listener and target."""
     parts = [f"{stats.file}: process {stats.pid}, up {seconds(stats.uptime)}{', stopping' if stats.stopping else ''}"]
-    parts += [listener_text(one, stats.kernel) for one in stats.listeners.values()]
+    parts += [listener_text(one, stats.kernel, stats.unknown) for one in stats.listeners.values()]
     states = {(one.pool, one.address): one for one in stats.health}
     for target in stats.targets.values():
-        parts.append(target_text(target, states.get((target.pool, target.address)), stats.kernel))
+        parts.append(target_text(target, states.get((target.pool, target.address)), stats.kernel, stats.unknown))
     parts += [
         f"{one.id}: {one.summary}" + "".join(f"\n  do: {do}" for do in one.remedy) for one in stats.kernel.findings
     ]
@@ -64,7 +64,7 @@ def stats_text(stats: Stats) -> str:
     return "\n".join(parts)
 
 
-def listener_text(one: ListenerStatistics, kernel: Kernel) -> str:
+def listener_text(one: ListenerStatistics, kernel: Kernel, unknown: Collection[str] = ()) -> str:
     """`listener web: ...` and lines under it."""
     lines = [
         f"listener {one.name}: {one.active:,} open ({one.idle:,} idle), {one.accepted:,} accepted, "
@@ -73,7 +73,8 @@ def listener_text(one: ListenerStatistics, kernel: Kernel) -> str:
     made = [f"made by the balancer: {codes(one.made_by_balancer)}"] if one.made_by_balancer else []
     made += [f"made by targets: {codes(one.made_by_target)}"] if one.made_by_target else []
     lines += ["; ".join(made)] if made else []
-    lines.append(closes_text(one.closes, "client") + f"; TIME_WAIT here {kernel.time_wait.get(one.name, 0):,}")
+    here = f"TIME_WAIT here {kernel.time_wait.get(one.name, 0):,}"
+    lines.append("; ".join(filter(None, [closes_text(one.closes, "client", unknown), here])))
     turned = {"over max_conn": one.over_max_conn, "over max_cps": one.over_max_cps, **one.refused}
     shown = [f"{name} {count:,}" for name, count in turned.items() if count]
     lines += [f"turned away: {', '.join(shown)}"] if shown else []
@@ -82,7 +83,9 @@ def listener_text(one: ListenerStatistics, kernel: Kernel) -> str:
     return "\n  ".join(lines)
 
 
-def target_text(one: TargetStatistics, health: TargetHealth | None, kernel: Kernel) -> str:
+def target_text(
+    one: TargetStatistics, health: TargetHealth | None, kernel: Kernel, unknown: Collection[str] = ()
+) -> str:
     """`target app 10.0.1.11:8080: ...` and lines under it."""
     state = f"{health.state}, weight {weight(health)}, " if health else ""
     lines = [
@@ -94,12 +97,15 @@ def target_text(one: TargetStatistics, health: TargetHealth | None, kernel: Kern
     lines += [f"trouble: {', '.join(shown)}"] if shown else []
     lines += [f"answers: {codes(one.statuses)}"] if one.statuses else []
     use = kernel.ports.get(one.address)
-    lines.append(closes_text(one.closes, "target") + (f"; ports: {ports_text(use, kernel)}" if use else ""))
+    ends = [closes_text(one.closes, "target", unknown), f"ports: {ports_text(use, kernel)}" if use else ""]
+    lines += ["; ".join(filter(None, ends))] if any(ends) else []
     return "\n  ".join(lines)
 
 
-def closes_text(one: Closes, peer: str) -> str:
-    """Who ended connections first."""
+def closes_text(one: Closes, peer: str, unknown: Collection[str] = ()) -> str:
+    """Who ended connections first; nothing, where that is not counted: a row of zeros would say that none ended."""
+    if "closes" in unknown and one == Closes():
+        return ""
     return (
         f"ended first by the balancer {one.balancer_fin:,} FIN, {one.balancer_rst:,} RST, "
         f"by the {peer} {one.peer_fin:,} FIN, {one.peer_rst:,} RST ({one.timeout:,} by timeout)"

@@ -18,6 +18,7 @@ from timewait.run import PortUse
 _STATES = {State.HEALTHY: GOOD, State.UNCHECKED: "", State.PROBING: WARN, State.UNHEALTHY: BAD}
 _BAR = 16  # columns of the ports
 _WIDE = 130  # columns of a terminal that has room for everything
+_NARROW = 76  # and of one that has not even room for names beside all figures
 
 
 def page(before: Stats | None, now: Stats, width: int = 120) -> RenderableType:
@@ -77,7 +78,8 @@ def _table(*names: str) -> Table:
     """The first column is a name, the others are numbers."""
     table = Table(box=None, pad_edge=False, header_style=STRONG)
     for place, name in enumerate(names):
-        table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
+        # Where there is no room the name gives way, and is folded: what is cut from a figure makes it a wrong one.
+        table.add_column(name, justify="left" if place == 0 else "right", no_wrap=place > 0, overflow="fold")
     return table
 
 
@@ -85,7 +87,8 @@ def _listeners(now: Stats, moved: dict[str, Rates], width: int) -> Table:
     """Where it is narrow, who closed first is told by TIME_WAIT alone."""
     wide = width >= _WIDE
     ends = ("FIN first/s", "reset/s", "client first/s") if wide else ()
-    table = _table("listener", "open", "idle", "new/s", "requests/s", "failed/s", *ends, "TIME_WAIT")
+    some = () if width < _NARROW else ("idle", "new/s")
+    table = _table("listener", "open", *some, "requests/s", "failed/s", *ends, "TIME_WAIT")
     if wide:
         table.add_column("answers/s")
     for name, one in now.listeners.items():
@@ -94,8 +97,7 @@ def _listeners(now: Stats, moved: dict[str, Rates], width: int) -> Table:
         table.add_row(
             name,
             f"{one.active:,}",
-            f"{one.idle:,}",
-            _figure(rate.connections),
+            *((f"{one.idle:,}", _figure(rate.connections)) if some else ()),
             Text(_figure(rate.requests), style=f"{STRONG} {GOOD}" if rate.requests else ""),
             Text(_figure(rate.failed), style=BAD if rate.failed else ""),
             *(_figure(value) for value in closes),
@@ -108,9 +110,10 @@ def _listeners(now: Stats, moved: dict[str, Rates], width: int) -> Table:
 def _targets(now: Stats, moved: dict[str, Rates], width: int) -> RenderableType:
     """Where it is narrow, ports and what there is to remark stand below."""
     wide = width >= _WIDE
-    names = ("target", "state", "weight", "in use", "new/s", "requests/s", "failed/s")
+    some = () if width < _NARROW else ("in use", "new/s")
+    names = ("target", "state", "weight", *some, "requests/s", "failed/s")
     table = _table(*names, *(("idle", "TIME_WAIT") if wide else ()))
-    table.columns[0].no_wrap, table.columns[0].overflow = wide, "fold"
+    table.columns[0].no_wrap = wide
     table.columns[1].justify = "left"
     if wide:
         table.add_column("ports", width=_BAR + 1)
@@ -123,20 +126,19 @@ def _targets(now: Stats, moved: dict[str, Rates], width: int) -> RenderableType:
             table.add_row(Text(f"pool {pool}", style=STRONG))
         use, remarked = now.kernel.ports.get(one.address), _remark(now, one)
         more = _more(now, one, use, remarked) if wide else ()
-        table.add_row(*_row(now, one, moved.get(f"target {one.pool}/{one.address}", Rates())), *more)
+        table.add_row(*_row(now, one, moved.get(f"target {one.pool}/{one.address}", Rates()), bool(some)), *more)
         if not wide and (remarked or use):
             below = "; ".join(filter(None, [remarked, f"{use.free:,} of {use.capacity:,} ports free" if use else ""]))
             remarks.append(Text(f"{one.address}: {below}", style=DIM))
     return Group(table, *remarks)
 
 
-def _row(now: Stats, one: TargetHealth, rate: Rates) -> list[RenderableType]:
+def _row(now: Stats, one: TargetHealth, rate: Rates, room: bool) -> list[RenderableType]:
     return [
         f"  {one.address}",
         Text(one.state, style=_STATES[one.state]),
         weight(one),
-        f"{_counted(now, one).active:,}",
-        _figure(rate.connections),
+        *((f"{_counted(now, one).active:,}", _figure(rate.connections)) if room else ()),
         _figure(rate.requests),
         Text(_figure(rate.failed), style=BAD if rate.failed else ""),
     ]

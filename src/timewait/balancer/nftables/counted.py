@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from timewait.balancer.config.addresses import Place, bound, place
 from timewait.balancer.config.model import Configuration, Listener, Protocol
 from timewait.balancer.nft import Nft
+from timewait.balancer.nftables.census import Way
 from timewait.balancer.nftables.conntrack import Flow, end
-from timewait.balancer.nftables.ruleset import listeners_of
+from timewait.balancer.nftables.ruleset import listeners_of, sets_of
 from timewait.balancer.statistics import ListenerStatistics, Statistics, TargetStatistics
 
 UNKNOWN = (
@@ -35,13 +36,13 @@ UNKNOWN = (
 _NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 
 
-def counters(nft: Nft, name: str) -> dict[str, int]:
+def counters(nft: Nft, name: str, configuration: Configuration) -> dict[str, int]:
     """Packets by counter, and by `SET ADDRESS PORT`. The rules count a connection's first packet only."""
     found: dict[str, int] = {}
     for one in json.loads(nft.run(f"list counters table inet {name}", json=True))["nftables"]:
         if "counter" in one:
             found[one["counter"]["name"]] = one["counter"]["packets"]
-    for one in json.loads(nft.run(f"list sets table inet {name}", json=True))["nftables"]:
+    for one in _listed(nft, name, sets_of(configuration)):
         for element in one.get("set", {}).get("elem", ()):
             body: dict[str, Any] = element["elem"]
             address, port = body["val"]["concat"]
@@ -49,15 +50,21 @@ def counters(nft: Nft, name: str) -> dict[str, int]:
     return found
 
 
-def statistics(configuration: Configuration, counted: dict[str, int], flows: Iterable[Flow]) -> Statistics:
+def _listed(nft: Nft, name: str, sets: list[str]) -> list[dict[str, Any]]:
+    """Only these: sets of sessions may have a million elements."""
+    answers = [json.loads(nft.run(f"list set inet {name} {one}", json=True))["nftables"] for one in sets]
+    return [one for answer in answers for one in answer]
+
+
+def statistics(configuration: Configuration, counted: dict[str, int], ways: Mapping[Way, int]) -> Statistics:
     """Counters and connections put together. Pure."""
     services: Counter[str] = Counter()
     targets: Counter[str] = Counter()
-    for flow in flows:
-        listener = listener_of(configuration, flow) if flow.open else None
+    for way, count in ways.items():
+        listener = listener_of(configuration, way) if way.open else None
         if listener is not None:
-            services[listener.name] += 1
-            targets[_key(listener.pool, flow.target)] += 1
+            services[listener.name] += count
+            targets[_key(listener.pool, way.target)] += count
     found = Statistics(unknown=UNKNOWN)
     for listener in listeners_of(configuration):
         found.listeners[listener.name] = ListenerStatistics(
@@ -83,7 +90,7 @@ def statistics(configuration: Configuration, counted: dict[str, int], flows: Ite
     return found
 
 
-def listener_of(configuration: Configuration, flow: Flow) -> Listener | None:
+def listener_of(configuration: Configuration, flow: Flow | Way) -> Listener | None:
     """Whose a connection is: whom the client wanted, and who answers; None where it is somebody else's."""
     for listener in listeners_of(configuration):
         if _NUMBERS.get(listener.protocol) != flow.protocol or not _is_for(listener, flow.service):
@@ -92,7 +99,7 @@ def listener_of(configuration: Configuration, flow: Flow) -> Listener | None:
     return None
 
 
-def is_toward(configuration: Configuration, flow: Flow, pool: str, target: str) -> bool:
+def is_toward(configuration: Configuration, flow: Flow | Way, pool: str, target: str) -> bool:
     """Whether a connection goes to this target of this pool."""
     at = place(target)
     if flow.target != end(at.address, at.port):

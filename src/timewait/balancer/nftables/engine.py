@@ -7,11 +7,14 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
+from timewait.balancer.config.addresses import place
 from timewait.balancer.config.model import Configuration, Protocol, Then
 from timewait.balancer.engine import BalancerError, Rotation
 from timewait.balancer.listening import reserve
 from timewait.balancer.nft import Nft
 from timewait.balancer.nftables import conntrack, counted, forwarding, nudge
+from timewait.balancer.nftables.census import Shared
+from timewait.balancer.nftables.conntrack import end
 from timewait.balancer.nftables.ruleset import NAME, listeners_of, table
 from timewait.balancer.nftables.table import Table, changes, rendered
 from timewait.balancer.statistics import Statistics
@@ -33,6 +36,7 @@ class NftablesEngine:
         self._configuration: Configuration | None = None
         self._rotations: dict[str, Rotation] = {}
         self._table = Table()
+        self._counted = Shared()
         self._closed = False
         self._reserved: dict[tuple[str, int], socket.socket | None] = {}
 
@@ -73,31 +77,43 @@ class NftablesEngine:
         commands = changes(self._table, wanted, self._name)
         if commands:
             self._nft.run(commands)
+        self._counted.outdate()
         self._configuration, self._rotations, self._table = configuration, rotations, wanted
 
     async def cut(self, pool: str, target: str, then: Then) -> int:
         """Forgets the connections to a target, and has both of its ends reset; how many they were."""
         if then is Then.LEAVE or self._configuration is None:
             return 0
-        mine = [
-            flow for flow in self._flows() if flow.open and counted.is_toward(self._configuration, flow, pool, target)
+        gone = await asyncio.to_thread(self._cut, self._configuration, pool, target)
+        self._counted.outdate()
+        return gone
+
+    def _cut(self, configuration: Configuration, pool: str, target: str) -> int:
+        at = place(target)
+        found = [
+            flow for name in _protocols(configuration) for flow in conntrack.toward(name, end(at.address, at.port))
         ]
+        mine = [flow for flow in found if flow.open and counted.is_toward(configuration, flow, pool, target)]
         gone = conntrack.forget(mine)
         nudge.send(mine)
         return gone
 
     async def active(self, pool: str, target: str) -> int:
         """Connections to a target that conntrack holds for open; for UDP those that have not timed out."""
-        if self._configuration is None:
+        configuration = self._configuration
+        if configuration is None:
             return 0
+        ways = await self._counted.counts(_protocols(configuration))
         toward = counted.is_toward
-        return sum(flow.open and toward(self._configuration, flow, pool, target) for flow in self._flows())
+        return sum(count for way, count in ways.items() if way.open and toward(configuration, way, pool, target))
 
     async def statistics(self) -> Statistics:
         """Counters of the rules, connections of conntrack. A kernel that forwards sees packets, no requests."""
-        if self._nft is None or self._configuration is None:
+        configuration = self._configuration
+        if self._nft is None or configuration is None:
             return Statistics(unknown=counted.UNKNOWN)
-        return counted.statistics(self._configuration, counted.counters(self._nft, self._name), self._flows())
+        counters = counted.counters(self._nft, self._name, configuration)
+        return counted.statistics(configuration, counters, await self._counted.counts(_protocols(configuration)))
 
     async def drain(self) -> None:
         """Refuses new connections."""
@@ -107,16 +123,19 @@ class NftablesEngine:
 
     async def remaining(self) -> int:
         """TCP connections that are still open; an exchange by UDP has no end that could be awaited."""
-        return sum(flow.open and flow.protocol == socket.IPPROTO_TCP for flow in self._mine())
+        configuration = self._configuration
+        if configuration is None:
+            return 0
+        ways = await self._counted.counts(_protocols(configuration))
+        mine = [way for way in ways if way.open and way.protocol == socket.IPPROTO_TCP]
+        return sum(ways[way] for way in mine if counted.listener_of(configuration, way) is not None)
 
     async def stop(self) -> None:
         """Takes the rules away, and forgets and resets what was open."""
-        mine = self._mine()
+        configuration, self._configuration = self._configuration, None
+        mine = await asyncio.to_thread(_all_of, configuration) if configuration is not None else []
         self._release()
-        if mine:
-            conntrack.forget(mine)
-            nudge.send([flow for flow in mine if flow.open])
-        self._configuration = None
+        await asyncio.to_thread(_end, mine)
 
     async def failed(self) -> str:
         """Nobody can flush a table that we own; but whoever switches forwarding off stops all traffic."""
@@ -128,15 +147,6 @@ class NftablesEngine:
                 forwarding.check(self._configuration)
             except BalancerError as error:
                 return str(error)
-
-    def _flows(self) -> list[conntrack.Flow]:
-        assert self._configuration is not None
-        return conntrack.flows({str(listener.protocol) for listener in listeners_of(self._configuration)})
-
-    def _mine(self) -> list[conntrack.Flow]:
-        if self._configuration is None:
-            return []
-        return [flow for flow in self._flows() if counted.listener_of(self._configuration, flow) is not None]
 
     def _reserve(self, configuration: Configuration) -> None:
         """Keeps others from listening where our rules would take their connections away."""
@@ -159,3 +169,18 @@ class NftablesEngine:
 
 def _places(configuration: Configuration) -> set[tuple[str, int]]:
     return {(bind, _KINDS[one.protocol]) for one in listeners_of(configuration) for bind in one.bind}
+
+
+def _protocols(configuration: Configuration) -> set[str]:
+    return {str(listener.protocol) for listener in listeners_of(configuration)}
+
+
+def _all_of(configuration: Configuration) -> list[conntrack.Flow]:
+    found = conntrack.flows(_protocols(configuration))
+    return [flow for flow in found if counted.listener_of(configuration, flow) is not None]
+
+
+def _end(mine: list[conntrack.Flow]) -> None:
+    if mine:
+        conntrack.forget(mine)
+        nudge.send([flow for flow in mine if flow.open])

@@ -53,6 +53,15 @@ def listeners_of(configuration: Configuration) -> list[Listener]:
     return [one for one in configuration.listener if configuration.engine_of(one) is Engine.NFTABLES]
 
 
+def sets_of(configuration: Configuration) -> list[str]:
+    """Names of the sets whose elements are targets, with a counter each."""
+    found = []
+    for listener in listeners_of(configuration):
+        pool = configuration.pool_named(listener.pool)
+        found += [_at(pool, listener.protocol, version) for version in FAMILIES if _targets(pool, version)]
+    return list(dict.fromkeys(found))
+
+
 def weights_of(pool: Pool, rotations: Mapping[str, Rotation] | None) -> tuple[tuple[str, int], ...]:
     """The weights that count now; the file's where nobody said otherwise."""
     rotation = (rotations or {}).get(pool.name)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from timewait.balancer.embedded.http.answers import Answers
 from timewait.balancer.embedded.http.core import FLUSHING, HEAD, HEAD_READ, IDLE
 from timewait.balancer.embedded.http.ends import Ends
-from timewait.balancer.embedded.http.heads import Ask
+from timewait.balancer.embedded.http.heads import LONGEST_HEAD, Ask
 from timewait.balancer.embedded.http.requests import Requests
 from timewait.balancer.embedded.loop import BROKEN, IN, OUT, PEER_CLOSED
+from timewait.balancer.http.grammar import END, Refusal
 
 
 class Client(Requests, Answers, Ends):
@@ -27,8 +28,10 @@ class Client(Requests, Answers, Ends):
         except OSError:
             self.vanished()
             return
-        ask = self.asks.get(data) or (self.site.asks.read(data) if data else None)
-        if isinstance(ask, Ask) and ask.simple and ask.size == len(data) and not self.site.counts:
+        ask: Ask | Refusal | None = self.asks.get(data)
+        if ask is None and 0 <= data.find(END) == len(data) - 4 < LONGEST_HEAD:
+            ask = self.site.asks.learn(data, data)
+        if isinstance(ask, Ask) and ask.simple and not self.site.counts:
             self.begin_simple(ask)
         elif not data:
             self.half_closed = True

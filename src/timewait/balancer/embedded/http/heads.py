@@ -34,13 +34,14 @@ class Memory(Generic[Value]):
     def __init__(self, known: dict[bytes, Value]) -> None:
         self._known = known
         self._seen: set[int] = set()  # hashes; a clash costs a place in `known`, no more
-        self._last: tuple[bytes, Value | None] = b"", None  # read a moment ago, by who could not make use of it
+        self.last = b""  # read a moment ago, by who could not make use of it ...
+        self.value: Value | None = None  # ... and what came of it
 
     def take(self, key: bytes, value: Value) -> None:
         """A head was read; an empty `key` is none."""
         if not key:
             return
-        self._last = key, value
+        self.last, self.value = key, value
         trace = hash(key)  # which bytes keep: it was computed to look for them
         if trace in self._seen:
             if len(self._known) >= MOST_HEADS:
@@ -51,15 +52,10 @@ class Memory(Generic[Value]):
                 self._seen.clear()
             self._seen.add(trace)
 
-    def again(self, key: bytes) -> Value | None:
-        """A head that was the last to be read."""
-        last, value = self._last
-        return value if key == last else None
-
     def clear(self) -> None:
         """What was made of heads no longer holds."""
         self._known.clear()
-        self._last = b"", None
+        self.last, self.value = b"", None
 
 
 class Reply:
@@ -89,9 +85,12 @@ class Answers:
         """The head at the front of `buffer`; None: more bytes are needed."""
         end = buffer.find(END, 0, LONGEST_HEAD)
         key = buffer[: end + 4] if end >= 0 else b""
-        known = self.known.get(key) or self._memory.again(key)
-        if known is not None:
-            return known
+        return self.known.get(key) or self.learn(key, buffer)
+
+    def learn(self, key: bytes, buffer: bytes) -> Reply | Refusal | None:
+        """The same for a head that is not among those known; `key` is all of it, empty where it is not to be kept."""
+        if key and key == self._memory.last:
+            return self._memory.value
         head = response_head(key or buffer, self._method, upgrade=self._upgrade, http10=self._http10)
         if not isinstance(head, ResponseHead):
             return head
@@ -138,9 +137,12 @@ class Asks:
         """The head at the front of `buffer`; None: more bytes are needed."""
         end = buffer.find(END, 0, LONGEST_HEAD)
         key = buffer[: end + 4] if end >= 0 else b""
-        known = self.known.get(key) or self._memory.again(key)
-        if known is not None:
-            return known
+        return self.known.get(key) or self.learn(key, buffer)
+
+    def learn(self, key: bytes, buffer: bytes) -> Ask | Refusal | None:
+        """The same for a head that is not among those known; `key` is all of it, empty where it is not to be kept."""
+        if key and key == self._memory.last:
+            return self._memory.value
         head = request_head(key or buffer, self._limits)
         if not isinstance(head, RequestHead):
             return head

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from timewait.balancer.config.model import UpstreamClose
 from timewait.balancer.embedded.closing import end_target
 from timewait.balancer.embedded.http.core import HEAD_READ, WAITING
-from timewait.balancer.embedded.http.heads import Reply
+from timewait.balancer.embedded.http.heads import LONGEST_HEAD, Reply
 from timewait.balancer.embedded.loop import BROKEN, IN, NEVER, OUT, PEER_CLOSED, READ, READ_AND_WRITE
 from timewait.balancer.http.grammar import END
 
@@ -57,7 +57,9 @@ class Upstream:
             client.target_failed(error)
             return
         head = data.find(END) + 4
-        reply = client.known.get(data[:head]) or client.ask.answers.read(data)  # type: ignore[union-attr]
+        key = data[:head]
+        assert client.ask is not None
+        reply = client.known.get(key) or client.ask.answers.learn(key if 4 <= head <= LONGEST_HEAD else b"", data)
         if isinstance(reply, Reply) and reply.total == len(data):
             client.answered(reply, data, head)
         else:

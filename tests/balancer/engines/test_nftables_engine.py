@@ -17,6 +17,8 @@ from timewait.balancer.config.model import Then
 from timewait.balancer.config.read import configuration
 from timewait.balancer.engine import BalancerError
 from timewait.balancer.haproxy.engine import HaproxyEngine
+from timewait.balancer.nftables import conntrack
+from timewait.balancer.nftables.census import Way, census
 from timewait.balancer.nftables.engine import NftablesEngine
 
 def options(connection):
@@ -76,6 +78,8 @@ async def story(engine):
         found = await engine.statistics()
         print(found.listeners["web"].accepted, found.listeners["web"].active, found.targets["app/" + FIRST].connects)
         print(await engine.active("app", FIRST), await engine.active("app", SECOND))
+        one_by_one = Counter(Way(f.protocol, f.service, f.target, f.open) for f in conntrack.flows({"tcp", "udp"}))
+        print(census({"tcp", "udp"}) == one_by_one, {len(way.target[0]) for way in one_by_one})
         await reload(engine, text, app={FIRST: 0})
         print(dict(await aside(asked, client, 6)), [spoken(one) for one in kept])
         print(await engine.cut("app", FIRST, Then.LEAVE), await engine.cut("app", FIRST, Then.RST))
@@ -97,6 +101,7 @@ print("tables:", tables(balancer))
         "0 clients seen",
         "51 4 36",
         "3 1",
+        "True {16, 4}",
         "{'server-2': 6} ['x', 'x', 'x', 'x']",
         "0 3",
         "[('server-1', 'reset'), ('server-1', 'reset'), ('server-1', 'reset'), ('server-2', 'x')]",

@@ -15,17 +15,22 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-from timewait.balancer.nftables.conntrack import DST_NAT, HEADER, OPEN, PROTOCOLS, batches, rewritten, state
+from timewait.balancer.nftables.conntrack import DST_NAT, HEADER, OPEN, PROTOCOLS, batches, rewritten, state, state_at
 
 SHARE = 4.0  # a count that took 0.5 s is good for 2 s more
 
-# Both tuples as in conntrack.py, then what follows as a rule: CTA_STATUS, CTA_TIMEOUT, CTA_PROTOINFO (TCP's state).
-_TAIL = "2xH3xB 2xH4x 2xH4x4xB"
+# Both tuples as in conntrack.py; CTA_STATUS follows as a rule. CTA_PROTOINFO with TCP's state comes later, as a rule
+# at the same place in messages of the same length; it is known by the 12 bytes of the three headers before the state.
+_TAIL = "2xH3xB"
+_HEAD = "I12x4x"
 _SHAPES: dict[int, struct.Struct] = {
-    socket.AF_INET: struct.Struct(f"=4x4x 8x 4x4s 4x 4xB3x 8x 4x2s2x 4x4x 4x4s 8x 4x 8x 4x2s2x 8x {_TAIL}"),
-    socket.AF_INET6: struct.Struct(f"=4x4x 20x 4x16s 4x 4xB3x 8x 4x2s2x 4x4x 4x16s 20x 4x 8x 4x2s2x 8x {_TAIL}"),
+    socket.AF_INET: struct.Struct(f"={_HEAD}4x4x 8x 4x4s 4x 4xB3x 8x 4x2s2x 4x4x 4x4s 8x 4x 8x 4x2s2x 8x {_TAIL}"),
+    socket.AF_INET6: struct.Struct(
+        f"={_HEAD}4x4x 20x 4x16s 4x 4xB3x 8x 4x2s2x 4x4x 4x16s 20x 4x 8x 4x2s2x 8x {_TAIL}"
+    ),
 }
-_STATUS, _TIMEOUT, _PROTOINFO = 3, 7, 4 | 1 << 15  # CTA_...; the last with NLA_F_NESTED
+_STATUS = 3  # CTA_STATUS
+_HELD = struct.Struct("=12sB")
 
 
 class Way(NamedTuple):
@@ -56,15 +61,20 @@ def _count(
     family: int, data: memoryview, end: int, counted: Counter[tuple[bytes, int, bytes, bytes, bytes, bool]]
 ) -> None:
     """The messages of a datagram; `data` has room behind them, so that a short message can be read as a long one."""
-    unpack, at, tcp = _SHAPES[family].unpack_from, 0, socket.IPPROTO_TCP
+    unpack, held_at, at = _SHAPES[family].unpack_from, _HELD.unpack_from, 0
+    places: dict[int, tuple[int, bytes]] = {}  # by length of a message: where TCP's state is, and what is before it
     while at < end:
-        (length,) = struct.unpack_from("=I", data, at)
-        body = at + HEADER.size + 4
-        service, protocol, port, target, target_port, first, status, second, third, held = unpack(data, body)
-        if first != _STATUS or (protocol == tcp and (second != _TIMEOUT or third != _PROTOINFO)):
-            status, held = state(data[body : at + length])
+        length, service, protocol, port, target, target_port, first, status = unpack(data, at)
+        place, headers = places.get(length, (0, b""))
+        found, held = held_at(data, at + place)
+        if first != _STATUS or (found != headers and protocol == socket.IPPROTO_TCP):
+            body = data[at + HEADER.size + 4 : at + length]
+            status, held = state(body)
+            place = HEADER.size + 4 + state_at(body)
+            places[length] = place, bytes(data[at + place : at + place + 12])
         if status & DST_NAT:
-            counted[service, protocol, port, target, target_port, protocol != tcp or held in OPEN] += 1
+            is_open = protocol != socket.IPPROTO_TCP or held in OPEN
+            counted[service, protocol, port, target, target_port, is_open] += 1
         at += length + 3 & ~3
 
 

@@ -30,6 +30,7 @@ OPEN = frozenset({1, 2, 3, 4, 5, 9})  # SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAI
 HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 # Nested in one another: the tuple, its addresses, its protocol and ports; each attribute with its own header.
+_LAST = HEADER.size + 4  # bytes of NLMSG_DONE
 _ROOM = 1 << 16  # bytes of a datagram; the kernel fills at most half of it
 _TUPLES: dict[int, struct.Struct] = {
     socket.AF_INET: struct.Struct("=4x 4x 4x4s 4x4s 4x 4xB3x 4x2s2x 4x2s2x"),
@@ -140,19 +141,15 @@ def batches(family: int, wanted: bytes = b"") -> Iterator[tuple[memoryview, int]
         kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         kernel.send(_message(_GET, _REQUEST | _DUMP, family, wanted))
         while True:
-            size, at = kernel.recv_into(room, _ROOM), 0
-            last = False
-            while at < size:
-                length, kind, _, _, _ = HEADER.unpack_from(room, at)
-                if kind == _DONE:
-                    last = True
-                    break
-                if kind == _ERROR:
-                    (problem,) = struct.unpack_from("=i", room, at + HEADER.size)
-                    raise BalancerError(f"conntrack: {os.strerror(-problem)} (it needs CAP_NET_ADMIN)")
-                at += length + 3 & ~3
-            if at:
-                yield room, at
+            size = kernel.recv_into(room, _ROOM)
+            _, kind, _, _, _ = HEADER.unpack_from(room)
+            if kind == _ERROR:
+                (problem,) = struct.unpack_from("=i", room, HEADER.size)
+                raise BalancerError(f"conntrack: {os.strerror(-problem)} (it needs CAP_NET_ADMIN)")
+            # The end is said by the last message of all, behind others where there is room (netlink_dump()).
+            last = HEADER.unpack_from(room, size - _LAST)[:2] == (_LAST, _DONE)
+            if end := size - _LAST if last else size:
+                yield room, end
             if last:
                 return
 
@@ -188,6 +185,11 @@ def state(data: memoryview) -> tuple[int, int]:
         elif kind == _PROTOINFO:
             found = data[at + 12]  # CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE, its value
     return status, found
+
+
+def state_at(data: memoryview) -> int:
+    """Where the attribute with TCP's state begins; where the last one ends, if there is none."""
+    return next((at for kind, at, _ in _attributes(data) if kind == _PROTOINFO), len(data))
 
 
 def _id(data: memoryview) -> bytes:

@@ -12,10 +12,23 @@ from timewait.balancer.config.addresses import Place, bound, source
 from timewait.balancer.config.model import Configuration, Engine
 from timewait.balancer.engine import BalancerError
 
+_held: dict[str, list[socket.socket]] = {}  # by bind: what this process listens on, all of one accept queue
+
 
 def listen(bind: str, backlog: int) -> socket.socket:
-    """A listening socket at `0.0.0.0:80`, `[::]:80` (both families) or `unix:/path`. Raises BalancerError."""
-    return _bound(bind, socket.SOCK_STREAM, backlog)
+    """A listening socket at `0.0.0.0:80`, `[::]:80` (both families) or `unix:/path`. Raises BalancerError.
+
+    Where this process listens there already, it is the same socket once more: so one engine hands it to another, and
+    nobody in its accept queue is lost. Give it back by release().
+    """
+    known = [one for one in _held.pop(bind, []) if one.fileno() >= 0]  # not those that were closed otherwise
+    if known:
+        found = known[0].dup()
+        found.listen(backlog)
+    else:
+        found = _bound(bind, socket.SOCK_STREAM, backlog)
+    _held[bind] = [*known, found]
+    return found
 
 
 def reserve(bind: str, kind: int) -> socket.socket | None:
@@ -115,8 +128,12 @@ def check_sources(configuration: Configuration) -> None:
 
 
 def release(bind: str, sock: socket.socket) -> None:
-    """Closes it; the file of a unix socket goes too."""
+    """Closes it; with the last one the file of a unix socket goes too."""
     sock.close()
+    left = [one for one in _held.pop(bind, []) if one is not sock and one.fileno() >= 0]
+    if left:
+        _held[bind] = left
+        return
     at = bound(bind)
     if isinstance(at, str):
         Path(at).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from timewait.balancer.config.model import Configuration, Engine, Then
 from timewait.balancer.engine import BalancerError, DataPlane, Rotation
-from timewait.balancer.listening import check_sources
+from timewait.balancer.listening import check_sources, listen, release
 from timewait.balancer.statistics import Statistics, summed
 
 Rotations = Mapping[str, Rotation]
@@ -16,6 +16,31 @@ Rotations = Mapping[str, Rotation]
 def engines_of(configuration: Configuration) -> list[Engine]:
     """Those that have a listener, in the file's order."""
     return list(dict.fromkeys(configuration.engine_of(listener) for listener in configuration.listener))
+
+
+def moved(before: Configuration, after: Configuration) -> dict[str, int]:
+    """Binds that a process listens on and another engine's will, with their backlog. Pure."""
+    was = {bind: before.engine_of(one) for one in before.listener for bind in one.bind}
+    return {
+        bind: one.backlog
+        for one in after.listener
+        for bind in one.bind
+        if bind in was and was[bind] is not after.engine_of(one)
+    }
+
+
+def refuse_moves(before: Configuration, after: Configuration) -> None:
+    """Raises BalancerError for a bind that goes from a process to the kernel's rules, or back. Pure."""
+    was = {bind: before.engine_of(one) for one in before.listener for bind in one.bind}
+    for one in after.listener:
+        for bind in one.bind:
+            pair = {was.get(bind, after.engine_of(one)), after.engine_of(one)}
+            if len(pair) > 1 and Engine.NFTABLES in pair:
+                raise BalancerError(
+                    f"listener {one.name}: a reload cannot move {bind} from engine {was[bind]} to "
+                    f"{after.engine_of(one)}: connections that are open could not go on; restart the balancer, or "
+                    "choose another port"
+                )
 
 
 class Planes:
@@ -46,8 +71,22 @@ class Planes:
         self._changed.set()
 
     async def reload(self, before: Configuration, after: Configuration, rotations: Rotations, old: Rotations) -> None:
-        """Another configuration for all of them. Where one refuses (BalancerError), the others are led back."""
+        """Another configuration for all of them. Where one refuses (BalancerError), the others are led back.
+
+        What moves from one to another is listened on by us meanwhile: its accept queue has an owner at any time.
+        """
         check_sources(after)
+        refuse_moves(before, after)
+        kept = [(bind, listen(bind, backlog)) for bind, backlog in moved(before, after).items()]
+        try:
+            await self._reload(before, after, rotations, old)
+        finally:
+            for bind, sock in kept:
+                release(bind, sock)
+
+    async def _reload(
+        self, before: Configuration, after: Configuration, rotations: Rotations, old: Rotations
+    ) -> None:
         wanted = engines_of(after)
         done: list[Engine] = []
         try:

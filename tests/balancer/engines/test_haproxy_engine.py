@@ -18,11 +18,13 @@ import trustme
 
 import peers
 from balancer.engines.web import Asking, Web
-from timewait.balancer.config.model import Then
+from timewait.balancer.config.model import Engine, Then
 from timewait.balancer.config.read import configuration
-from timewait.balancer.engine import BalancerError, Rotation
+from timewait.balancer.embedded.engine import EmbeddedEngine
+from timewait.balancer.engine import BalancerError, DataPlane, Rotation
 from timewait.balancer.haproxy import process
 from timewait.balancer.haproxy.engine import HaproxyEngine
+from timewait.balancer.planes import Planes, refuse_moves
 
 Story = Callable[[HaproxyEngine], Awaitable[Any]]
 
@@ -280,6 +282,62 @@ def test_a_reload_tells_kept_connections_and_closes_none(file: File) -> None:
         assert (await engine.statistics()).listeners["web"].requests == 42
 
     play(file.text(), story)
+
+
+def test_what_a_reload_leaves_behind_ends_after_stop_timeout(file: File) -> None:
+    file.protocol, file.top = "tcp", "stop_timeout = '0.3s'"
+
+    async def story(engine: HaproxyEngine) -> None:
+        with Asking(file.port) as kept:
+            assert (await asyncio.to_thread(kept.ask))[0] == 200
+            await engine.reload(configuration(file.text(), "a.toml"), {})
+            assert len(engine._all()) == 2
+            assert await asyncio.to_thread(kept.closed)
+        for _ in range(200):
+            if len(engine._all()) == 1:
+                break
+            await asyncio.sleep(0.05)
+        assert await ask(file) == {"a": 1}
+        assert (await engine.statistics()).listeners["web"].accepted == 2  # nothing it counted is lost
+
+    play(file.text(), story)
+
+
+def test_a_bind_moves_between_engines_and_nobody_notices(file: File) -> None:
+    """embedded -> haproxy -> embedded, while somebody comes all the time, each time on a new connection."""
+    texts = [file.text().replace("engine = 'haproxy'", f"engine = '{name}'") for name in ("embedded", "haproxy")]
+    files = [configuration(text, "a.toml") for text in texts]
+    said: list[str] = []
+
+    async def story() -> Counter[str]:
+        def make(engine: Engine) -> DataPlane:
+            return (HaproxyEngine if engine is Engine.HAPROXY else EmbeddedEngine)(say=said.append)
+
+        planes = Planes(make, said.append)
+        now, found = weights(file, 30, 10), Counter[str]()
+        await planes.start(files[0], now)
+        try:
+            for before, after in [(0, 1), (1, 0), (0, 1)]:
+                moving = asyncio.create_task(planes.reload(files[before], files[after], now, now))
+                while not moving.done():
+                    found += await ask(file)
+                await moving
+                found += await ask(file, 20)
+        finally:
+            await planes.stop()
+        return found
+
+    assert asyncio.run(story()).keys() == {"a", "b"}
+    assert said == []
+
+
+def test_a_bind_does_not_move_to_the_kernels_rules(file: File) -> None:
+    text = file.text(protocol="tcp").replace("workers = 1", "")
+    before, after = configuration(text, "a.toml"), configuration(text.replace("'haproxy'", "'nftables'"), "a.toml")
+    for pair in ((before, after), (after, before)):
+        with pytest.raises(BalancerError, match=rf"listener web: a reload cannot move {file.bind} from engine"):
+            refuse_moves(*pair)
+    refuse_moves(after, after)
 
 
 def test_proxy_protocol_in_and_out(file: File) -> None:

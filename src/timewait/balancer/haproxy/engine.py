@@ -2,7 +2,7 @@
 
 The listening sockets are ours, and every HAProxy inherits them: at a reload another one is started on the same accept
 queues and serves before the old one is told to stop, so nothing that waits in a queue is lost. The old one ends when
-its connections have ended. Who is in rotation is told through its command line.
+its connections have ended, or after `stop_timeout`. Who is in rotation is told through its command line.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class HaproxyEngine:
             raise
         self._current = new
         await self._retire(old)
+        self._background(self._stop_late(old, configuration.stop_timeout))
         self._release(set(self._sockets) - _binds(configuration))
 
     async def rotate(self, rotations: Mapping[str, Rotation]) -> None:
@@ -213,6 +214,17 @@ class HaproxyEngine:
                 await asyncio.sleep(_SOON)
         except GoneError:
             pass
+
+    async def _stop_late(self, generation: Generation, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if generation not in self._leaving:
+            return
+        try:
+            await generation.statistics()
+        except GoneError:
+            return
+        generation.complete = True
+        await generation.process.kill()
 
     async def _see_off(self, generation: Generation) -> None:
         """Our session with it is the last that keeps it: it is closed once its figures are final."""

@@ -310,9 +310,7 @@ class Configuration(_Table, frozen=True, kw_only=True):
     workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0  # processes, or HAProxy's threads; 0: one per core
     user: str = ""  # root becomes this user once everything is bound; "": nobody
     access_log: str = ""  # a file of JSON lines; "-" = standard output, "" = none
-    stop_timeout: Annotated[float, _seconds(0, HOUR)] = (
-        30.0  # SIGTERM, reload: what is open may end by itself so long
-    )
+    stop_timeout: Annotated[float, _seconds(0, HOUR)] = 30.0  # SIGTERM, reload: until what is open is ended by force
     admin: Admin = Admin()
     listener: tuple[Listener, ...]
     pool: tuple[Pool, ...]

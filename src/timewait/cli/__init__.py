@@ -9,20 +9,37 @@ import errno
 import os
 import sys
 import traceback
+from typing import Annotated
 
 import typer
+
+from timewait import __version__
 
 USAGE, INTERNAL, INTERRUPTED = 2, 70, 130  # EX_SOFTWARE of sysexits.h is 70; a shell's SIGINT is 130
 
 app = typer.Typer(
     name="timewait",
-    help="Stress a load balancer, watch the kernel while it happens, and say why connections fail.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"timewait {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Stress a load balancer, watch the kernel while it happens, and say why connections fail."""
 
 
 def _standard_files() -> None:

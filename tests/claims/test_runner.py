@@ -45,7 +45,7 @@ def test_measures_come_back_with_their_verdict_and_what_was_said_on_the_way() ->
     (result,) = run([claim], Settings(), lambda one, text: said.append(text))
     assert (result.verdict, result.predicted, result.measured, result.notes) == ("holds", "10", "10", ("a note",))
     assert result.kernel == os.uname().release
-    assert result.balancer == "nginx"
+    assert result.balancer == "timewait"
     assert result.seconds > 0
     assert said[0] == "half way"
     assert any("closed by server" in text for text in said)
@@ -85,6 +85,7 @@ def test_a_balancer_that_dies_under_the_load_makes_it_inconclusive(balancer: str
 
 def test_a_process_of_the_load_that_dies_makes_it_inconclusive() -> None:
     def experiment(stage: Stage) -> Outcome:
+        stage.balancer = "nginx"
         with pair(stage) as here:
             run = stage.load(here.client, here.url, Closing.SERVER, rate=200, seconds=2)
         return Outcome(measures=(exactly("failures", 0, run.total.failed),))
@@ -180,6 +181,7 @@ def test_a_program_that_is_missing_is_named_with_its_package(
     monkeypatch.setattr("timewait.lab.processes.PATH", "/nowhere")
 
     def experiment(stage: Stage) -> Outcome:
+        stage.balancer = "nginx"
         with stage.network(topologies.topology(topology)) as network:
             stage.answering(network["balancer"])
         raise AssertionError("not reached")

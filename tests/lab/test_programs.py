@@ -1,4 +1,4 @@
-"""timewait, nginx and HAProxy in a host: who closes what, counted where TIME_WAIT is; and what each says when it fails."""
+"""timewait, nginx and HAProxy in a host: who closes what, where TIME_WAIT stands; what each says when it fails."""
 
 from __future__ import annotations
 

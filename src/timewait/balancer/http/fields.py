@@ -45,10 +45,10 @@ class Names(dict[bytes, bytes]):
         return role
 
 
-_OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+(?:,[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?+)*+")
-_CODINGS = re.compile(TOKEN + rb"++(?:[ \t]*+,[ \t]*+" + TOKEN + rb"++)*+")
-_PROTOCOL = TOKEN + rb"++(?:/" + TOKEN + rb"++)?+"  # RFC 9110, 7.8
-_PROTOCOLS = re.compile(_PROTOCOL + rb"(?:[ \t]*+,[ \t]*+" + _PROTOCOL + rb")*+")
+_OPTIONS = re.compile(rb"[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?(?:,[ \t]*+(?:" + TOKEN + rb"++[ \t]*+)?)*")
+_CODINGS = re.compile(TOKEN + rb"++(?:[ \t]*+,[ \t]*+" + TOKEN + rb"++)*")
+_PROTOCOL = TOKEN + rb"++(?:/" + TOKEN + rb"++)?"  # RFC 9110, 7.8
+_PROTOCOLS = re.compile(_PROTOCOL + rb"(?:[ \t]*+,[ \t]*+" + _PROTOCOL + rb")*")
 _OTHER_HTTP = re.compile(rb"(?:^|[ \t,])(?:h2c?|http|tls)(?:$|[ \t,/])", re.IGNORECASE)
 _NONE: frozenset[bytes] = frozenset()
 _DIGITS = re.compile(rb"[0-9]++")

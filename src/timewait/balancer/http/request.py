@@ -134,8 +134,8 @@ _ORDINARY = re.compile(
     + _LINES
     + rb"Host: ([^ \t\r]++)\r\n"
     + _LINES
-    + rb"(?:Connection: (?:[Kk]eep-[Aa]live|([Cc]lose))\r\n%b)?+" % _LINES
-    + rb"(?:(Cookie: ((?![ \t])%b*+(?<![ \t]))\r\n)%b)?+\r\n" % (TEXT, _LINES)
+    + rb"(?:Connection: (?:[Kk]eep-[Aa]live|([Cc]lose))\r\n%b)?" % _LINES
+    + rb"(?:(Cookie: ((?![ \t])%b*+(?<![ \t]))\r\n)%b)?\r\n" % (TEXT, _LINES)
 )
 _MOST_LINES = 4 * 24 + 3  # more do not match
 

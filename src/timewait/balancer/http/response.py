@@ -119,7 +119,7 @@ _ORDINARY = re.compile(
     + _LINES
     + rb"[Cc]ontent-[Ll]ength: (0|[1-9][0-9]{0,17}+)\r\n"
     + _LINES
-    + rb"(?:Connection: (?:[Kk]eep-[Aa]live|([Cc]lose))\r\n%b)?+\r\n" % _LINES
+    + rb"(?:Connection: (?:[Kk]eep-[Aa]live|([Cc]lose))\r\n%b)?\r\n" % _LINES
 )
 
 

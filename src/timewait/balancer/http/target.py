@@ -25,7 +25,7 @@ _HOST = re.compile(rb"([0-9A-Za-z._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]
 _LONGEST = 255 + 6  # bytes of these
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]++)(.*+)")
 # Path and query of what _origin() leaves as it is.
-PLAIN_TARGET = rb"(/|(?:/[!\"$&-\-0->@-~][!\"$&-.0->@-~]*+)++/?+)((?:\?[!\"$-~]*+)?+)"
+PLAIN_TARGET = rb"(/|(?:/[!\"$&-\-0->@-~][!\"$&-.0->@-~]*+)+/?+)((?:\?[!\"$-~]*+)?)"
 _PLAIN = re.compile(PLAIN_TARGET)
 _NOT_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _SLASHES = re.compile(rb"/{2,}")

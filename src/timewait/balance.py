@@ -37,8 +37,8 @@ def run(
     """Runs a balancer until a signal ends it; its exit code.
 
     `path` is where `configuration` was read from (`-`: standard input), for reloads; `say` takes a line of the log,
-    which begins with the time of day, `on_ready` the line that says that everything accepts. Raises BalancerError with
-    nothing started.
+    which begins with the time of day, `on_ready` the line that says that everything accepts. Raises
+    BalancerError with nothing started.
     """
     from timewait.balancer.service import Service
     from timewait.balancer.source import Source

@@ -142,6 +142,28 @@ def test_a_bug_in_a_handler_ends_nothing_but_what_it_is_told() -> None:
     os.close(write)
 
 
+def test_a_bug_in_a_timer_or_at_a_deadline_ends_nothing_either() -> None:
+    told: list[str] = []
+    loop = Loop(on_error=lambda fd, error: told.append(f"{fd} {error}"))
+
+    def bug() -> None:
+        raise ValueError("a bug")
+
+    class Buggy:
+        deadline = 0.0
+
+        def expired(self, now: float) -> None:
+            raise ValueError("too late")
+
+    loop.soon(bug)
+    loop.after(0, bug)
+    loop.guard(Buggy())
+    loop.after(1, loop.stop)  # several sweeps
+    loop.run()
+    assert sorted(told) == ["-1 a bug", "-1 a bug", "-1 too late"]
+    loop.close()
+
+
 def test_without_anyone_to_tell_a_bug_is_raised() -> None:
     loop = Loop()
     read, write = os.pipe()

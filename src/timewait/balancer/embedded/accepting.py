@@ -96,7 +96,10 @@ class Acceptor:
         os.set_blocking(fd, False)
         sock = SocketType(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, 0, fileno=fd)
         if self._admit(sock):
-            self._begin(sock, ("", 0) if self._unix else _plain(address))
+            try:
+                self._begin(sock, ("", 0) if self._unix else _plain(address))
+            except Exception as error:  # a bug at one connection, which must not cost the listening socket
+                self._drop(sock, error)
         if fd > self._high:
             self._pause(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
             return False
@@ -125,6 +128,14 @@ class Acceptor:
             Arrival(self, sock, client, server, expects_header).start()
         else:
             self.serve(self.listener, sock, client, server, b"", self.listener.worker.new_id())
+
+    def _drop(self, sock: SocketType, error: Exception) -> None:
+        fd = sock.fileno()
+        self.loop.bug(fd, error)
+        if fd >= 0:
+            self.loop.closed(fd)
+            closing.count(self.statistics.closes, closing.reset(sock))
+            self.listener.release()
 
     def _trusts(self, client: str) -> bool:
         """Whoever comes by a unix socket is trusted: the file's rights decided who may."""
@@ -170,8 +181,8 @@ class Arrival:
         if len(arrivals) > ARRIVALS_MOST:
             next(iter(arrivals)).expired(self.loop.now)  # the oldest: whoever is slow on purpose goes first
         self.loop.guard(self)
-        if self.listener.tls is not None and not self.expects_header:
-            self._wrap()
+        if self.listener.tls is not None and not self.expects_header and not self._wrap():
+            return
         self.loop.watch(self.sock.fileno(), READ_AND_WRITE, self._ready)
 
     def expired(self, now: float) -> None:
@@ -205,13 +216,29 @@ class Arrival:
             return False
         self.client, self.server = header.client or self.client, header.server or self.server
         self.expects_header = False
-        if self.listener.tls is not None:
-            self._wrap()
-        return True
+        return self.listener.tls is None or self._wrap()
 
-    def _wrap(self) -> None:
+    def _wrap(self) -> bool:
+        """Begins TLS; whether the client is still there.
+
+        wrap_socket() asks getpeername(), and of a connection that was reset it raises, with the descriptor in the hands
+        of an object nobody has. So it is asked before; a reset that comes between the two takes the descriptor along.
+        """
         assert isinstance(self.listener.tls, ssl.SSLContext)
-        self.sock = self.listener.tls.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)  # type: ignore[arg-type]
+        fd = self.sock.fileno()
+        try:
+            self.sock.getpeername()
+            self.sock = self.listener.tls.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)  # type: ignore[arg-type]
+        except OSError:
+            self.loop.closed(fd)
+            self.sock.close()
+        else:
+            return True
+        self._leave()
+        self.acceptor.statistics.tls_failed += 1
+        closing.count(self.acceptor.statistics.closes, closing.PEER_RST)
+        self.listener.release()
+        return False
 
     def _shake_hands(self) -> bool:
         assert isinstance(self.sock, ssl.SSLSocket)

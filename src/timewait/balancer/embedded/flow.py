@@ -29,6 +29,7 @@ class Flow:
         "send",
         "stopped",
         "total",
+        "turning",
         "upward",
     )
 
@@ -41,6 +42,7 @@ class Flow:
         self.pending = NOTHING  # was read and is not taken yet
         self.ended = False  # the source's FIN was read, and everything before it was taken
         self.stopped = False
+        self.turning = False  # another turn is to come
         self.total = 0
 
     def send_first(self, data: bytes) -> None:
@@ -81,12 +83,22 @@ class Flow:
             elif len(data) < CHUNK and not ending and not self.records:
                 break
         else:
-            self.loop.soon(self.pump)
+            self._again()
         if moved:
             self.total += moved
             self.relay.moved(self, moved)
         if over:  # after counting: what ends here is told with all of it
             self._over(over)
+
+    def _again(self) -> None:
+        """Goes on after others had their turn; once, however often an event has asked for it meanwhile."""
+        if not self.turning:
+            self.turning = True
+            self.loop.soon(self._turn)
+
+    def _turn(self) -> None:
+        self.turning = False
+        self.pump()
 
     def _over(self, how: str) -> None:
         if how == ENDED:

@@ -55,7 +55,7 @@ class Loop:
     """Calls handlers as events come in. One thread, nothing blocks, `now` is the time of the present turn."""
 
     def __init__(self, on_error: Callable[[int, Exception], None] | None = None) -> None:
-        """`on_error(fd, error)`: an event's handler raised, which is a bug; None lets run() raise it."""
+        """`on_error(fd, error)`: a handler or callback raised, which is a bug; None lets run() raise it."""
         self.now = time.monotonic()
         self._on_error = on_error
         self._epoll = select.epoll()
@@ -140,7 +140,7 @@ class Loop:
                     try:
                         handler(event)
                     except Exception as error:
-                        self._bug(fd, error)
+                        self.bug(fd, error)
             if self._soon:
                 self._run_soon()
             if self.now >= self._next_tick:
@@ -156,8 +156,8 @@ class Loop:
         """Gives the epoll descriptor back."""
         self._epoll.close()
 
-    def _bug(self, fd: int, error: Exception) -> None:
-        """One connection's bug must not end all the others."""
+    def bug(self, fd: int, error: Exception) -> None:
+        """One connection's bug must not end all the others. `fd` is negative where it is not known."""
         if self._on_error is None:
             raise error
         self._on_error(fd, error)
@@ -174,14 +174,20 @@ class Loop:
     def _run_soon(self) -> None:
         callbacks, self._soon = self._soon, []
         for callback in callbacks:
+            self._call(callback)
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
             callback()
+        except Exception as error:
+            self.bug(-1, error)
 
     def _run_timers(self, now: float) -> None:
         timers = self._timers
         while timers and timers[0][0] <= now:
             callback = heappop(timers)[2].callback
             if callback is not None:
-                callback()
+                self._call(callback)
 
     def _tick(self, now: float) -> None:
         """Looks at a part of the guarded objects, such that each has its turn within SWEEP."""
@@ -193,4 +199,8 @@ class Loop:
         guarded = self._guarded
         for thing in things:
             if thing.deadline <= now and thing in guarded:
-                thing.expired(now)
+                try:
+                    thing.expired(now)
+                except Exception as error:
+                    self.unguard(thing)  # it would raise again at each sweep
+                    self.bug(-1, error)

@@ -244,13 +244,13 @@ class Process:
     # regularly --------------------------------------------------------------------------------------------------
 
     def _tell_regularly(self) -> None:
-        self._send(self._told())
         self._loop.after(TOLD_EVERY, self._tell_regularly)
+        self._send(self._told())
 
     def _flush_regularly(self) -> None:
         assert self._log is not None
-        self._log.flush()
         self._loop.after(FLUSH, self._flush_regularly)
+        self._log.flush()
 
     def _bug(self, fd: int, error: Exception) -> None:
         """An event's handler failed: that connection ends, all others go on."""
@@ -260,9 +260,14 @@ class Process:
             self._say(f"a worker met a bug of timewait at one connection, which it ends; the others go on:\n{told}")
         handler: Callable[[int], None] | None = self._loop.handler_of(fd)
         owner = getattr(handler, "__self__", None)
+        if isinstance(owner, Acceptor):  # its socket is nobody's connection
+            return
         self._loop.forget(fd)
-        if owner is not None and hasattr(owner, "cut"):
-            with suppress(Exception):
+        end = getattr(owner, "stop", None)
+        with suppress(Exception):
+            if end is not None:
+                end()
+            elif owner is not None:
                 owner.cut(Then.RST)
 
 

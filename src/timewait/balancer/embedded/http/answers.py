@@ -12,6 +12,7 @@ from timewait.balancer.embedded.http.core import (
     EXCHANGE,
     FLUSHING,
     HEAD_READ,
+    HEAD_TURNS,
     IDLE,
     READ,
     TURNS,
@@ -96,7 +97,8 @@ class Answers(Core):
         """See Core. While the client has not taken what it got, nothing more is read."""
         upstream = self.upstream
         assert upstream is not None
-        for _ in range(CHUNKED_TURNS if type(self.answer) is Chunks else TURNS):
+        turns = HEAD_TURNS if self.reply is None else CHUNKED_TURNS if type(self.answer) is Chunks else TURNS
+        for _ in range(turns):
             if self.outbox:
                 return
             size = HEAD_READ if self.reply is None else READ
@@ -113,7 +115,7 @@ class Answers(Core):
             self._receive(data)
             if self.upstream is not upstream or not upstream.readable:
                 return
-        self.loop.soon(self.go_on)
+        self.later()
 
     def _receive(self, data: bytes) -> None:
         self.phase = EXCHANGE

@@ -36,6 +36,7 @@ IDLE, HEAD, WAITING, EXCHANGE, FLUSHING, TUNNEL, ENDED = range(7)
 HEAD_READ = 16 << 10  # bytes asked for where a head is expected
 READ = 64 << 10  # where a body flows; above 128 KiB malloc() would mmap for every recv()
 TURNS = 16  # reads for one connection in a row, then others have their turn ...
+HEAD_TURNS = 2  # ... where one read may hold hundreds of requests that we answer ourselves, or of interim answers
 CHUNKED_TURNS = 1  # ... where one read may hold ten thousand chunks, which take 13 ms
 LONGEST_REPLAY = 128 << 10  # bytes of a request kept for a retry
 
@@ -48,7 +49,7 @@ class Core(ABC):
     """A client's connection."""
 
     __slots__ = (
-        "answer", "ask", "asks", "attempts", "awaits_continue", "body", "close_after", "connected", "connecting",
+        "again", "answer", "ask", "asks", "attempts", "awaits_continue", "body", "close_after", "connected", "connecting",
         "cookie", "deadline", "ends_by_close", "failures", "fd", "first", "half_closed", "inbox", "known", "loop",
         "number", "outbox", "own", "passed", "peer", "phase", "private", "processing", "readable", "reason",
         "record", "recv", "reply", "request", "requests", "reused", "send", "server", "site", "sock", "source",
@@ -78,6 +79,7 @@ class Core(ABC):
         self.outbox: bytes | memoryview = b""  # what send() did not take
         self.watches_out = self.tls
         self.processing = False
+        self.again = False  # later() was called
         self.requests = 0  # begun on this connection
         self.private: Upstream | None = None  # kept for this client alone: it began with its PROXY header
         self.upstream: Upstream | None = None
@@ -108,6 +110,18 @@ class Core(ABC):
         self.connecting = 0.0  # seconds until the target's connection stood
         self.took = self.passed = 0  # bytes of the request's and of the answer's body
         self.record: Record | None = None  # for the access log, until it is known who closed
+
+    def later(self) -> None:
+        """Goes on after others had their turn. Asked twice it comes once: who sends faster than we take would have
+        it come more and more often, and the others never."""
+        if not self.again:
+            self.again = True
+            self.loop.soon(self._later)
+
+    def _later(self) -> None:
+        self.again = False
+        self.process()
+        self.go_on()
 
     # the verbs between chapters ---------------------------------------------------------------------------------
 

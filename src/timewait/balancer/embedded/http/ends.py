@@ -256,6 +256,7 @@ class Ends(Core):
         self._leave_loop()
         if busy:
             self._count()
+        self.loop.closed(self.fd)  # what this turn still holds for it is not for who gets its number next
         how = closing.reset(self.sock)
         closing.count(self.site.statistics.closes, how, timed_out)
         self._closed(how)

@@ -12,6 +12,7 @@ from timewait.balancer.embedded.http.core import (
     EXCHANGE,
     HEAD,
     HEAD_READ,
+    HEAD_TURNS,
     IDLE,
     READ,
     TURNS,
@@ -39,11 +40,16 @@ class Requests(Core):
         if self.processing:
             return
         self.processing = True
+        reads = 0
         while self.phase <= HEAD:
             if self.phase == IDLE and self._begin_next():
                 continue
+            if reads == HEAD_TURNS:
+                self.later()
+                break
             if not self._read_more():
                 break
+            reads += 1
             self._begin_next()
         self.processing = False
 
@@ -289,7 +295,7 @@ class Requests(Core):
         if upstream.deaf:
             self.pump_answer()
         elif self.body is not None and self.readable:
-            self.loop.soon(self.go_on)
+            self.later()
 
     # bodies -----------------------------------------------------------------------------------------------------
 
@@ -325,7 +331,7 @@ class Requests(Core):
                 upstream.write(data)
             if self.body is None:
                 return
-        self.loop.soon(self.go_on)
+        self.later()
 
     def _feed(self) -> bytes | None:
         """What of the inbox is to be sent on; None where the body breaks its rules, which was answered then."""

@@ -221,8 +221,8 @@ class Arrival:
     def _wrap(self) -> bool:
         """Begins TLS; whether the client is still there.
 
-        wrap_socket() asks getpeername(), and of a connection that was reset it raises, with the descriptor in the hands
-        of an object nobody has. So it is asked before; a reset that comes between the two takes the descriptor along.
+        wrap_socket() asks getpeername(), and for a connection that was reset it raises, with the descriptor in the
+        hands of an object nobody has. So it is asked before; a reset between the two takes the descriptor along.
         """
         assert isinstance(self.listener.tls, ssl.SSLContext)
         fd = self.sock.fileno()

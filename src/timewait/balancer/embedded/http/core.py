@@ -49,11 +49,11 @@ class Core(ABC):
     """A client's connection."""
 
     __slots__ = (
-        "again", "answer", "ask", "asks", "attempts", "awaits_continue", "body", "close_after", "connected", "connecting",
-        "cookie", "deadline", "ends_by_close", "failures", "fd", "first", "half_closed", "inbox", "known", "loop",
-        "number", "outbox", "own", "passed", "peer", "phase", "private", "processing", "readable", "reason",
-        "record", "recv", "reply", "request", "requests", "reused", "send", "server", "site", "sock", "source",
-        "started", "status", "tail", "target", "tls", "took", "tried", "trusted", "unread", "upstream",
+        "again", "answer", "ask", "asks", "attempts", "awaits_continue", "body", "close_after", "connected",
+        "connecting", "cookie", "deadline", "ends_by_close", "failures", "fd", "first", "half_closed", "inbox",
+        "known", "loop", "number", "outbox", "own", "passed", "peer", "phase", "private", "processing", "readable",
+        "reason", "record", "recv", "reply", "request", "requests", "reused", "send", "server", "site", "sock",
+        "source", "started", "status", "tail", "target", "tls", "took", "tried", "trusted", "unread", "upstream",
         "watches_out",
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "timewait"
 
 RULES = {"tcp"}
-RECORDS = {"plan", "run", "histogram", "verdict", "toml_lines", "durations"}
+RECORDS = {"plan", "run", "histogram", "verdict", "toml_lines", "abstract_sockets", "durations"}
 ROOMS = {"stress", "observe", "lab", "simulate", "balancer", "capture"}  # siblings: they do not know each other
 JOINS = {"experiment", "find_max", "demo", "doctor", "claims", "balance"}  # what puts rooms together
 
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "demo": RULES | RECORDS | {"stress", "observe", "lab", "diagnose", "experiment"},
     "verdict": set(),
     "toml_lines": set(),
+    "abstract_sockets": set(),
     "durations": set(),
     "claims": RULES | RECORDS | {"stress", "observe", "lab", "experiment"},
     "doctor": RULES | RECORDS | {"stress", "observe", "diagnose"},

@@ -9,18 +9,14 @@ from __future__ import annotations
 import os
 import re
 import socket
-from pathlib import Path
-from struct import Struct
 
 import msgspec
 
+from timewait.abstract_sockets import ask, listening
 from timewait.lab.network import Network
 from timewait.lab.topology import Topology, unknown
 
 _PREFIX = "timewait-lab-"
-_LISTENING = "00010000"  # __SO_ACCEPTCON in the flags column of /proc/net/unix, linux/net.h
-_CREDENTIALS = Struct("3i")  # struct ucred: pid, uid, gid
-_PATIENCE = 2.0  # seconds for a lab to answer
 _BACKLOG = 16
 
 
@@ -94,12 +90,7 @@ class Door:
 
 def running() -> list[Lab]:
     """The labs of this user (of everybody, for root) that run in this network namespace, by name."""
-    names = set()
-    for line in Path("/proc/net/unix").read_text().splitlines():
-        words = line.split()
-        if len(words) == 8 and words[3] == _LISTENING and words[7].startswith(f"@{_PREFIX}"):
-            names.add(words[7][1:])
-    return [lab for name in sorted(names) if (lab := _ask(name))]
+    return [lab for name in listening(_PREFIX) if (lab := _lab(name))]
 
 
 def choose(name: str) -> Lab:
@@ -127,17 +118,6 @@ def choose(name: str) -> Lab:
     return meant[0]
 
 
-def _ask(name: str) -> Lab | None:
-    """None for one that ends in this moment, belongs to somebody else, or is no lab at all."""
-    try:
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.settimeout(_PATIENCE)
-            asking.connect(f"\0{name}")
-            who = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            pid, uid, _ = _CREDENTIALS.unpack(who)
-            if os.geteuid() not in (0, uid):
-                return None
-            lab = msgspec.json.decode(b"".join(iter(lambda: asking.recv(65536), b"")), type=Lab)
-    except (OSError, msgspec.DecodeError):
-        return None
-    return lab if lab.pid == pid and f"{_PREFIX}{lab.name}" == name else None
+def _lab(name: str) -> Lab | None:
+    answer, pid = ask(name, Lab) or (None, 0)
+    return answer if answer is not None and answer.pid == pid and name == f"{_PREFIX}{answer.name}" else None

@@ -12,12 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from timewait.balancer.control.door import CREDENTIALS
+from timewait.abstract_sockets import ask, listening
 from timewait.balancer.engine import BalancerError
 
 _PREFIX = "timewait-balance-"
-_LISTENING = "00010000"  # __SO_ACCEPTCON in the flags column of /proc/net/unix, linux/net.h
-_PATIENCE = 1.0  # seconds
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -55,15 +53,9 @@ class Beacon:
         self._socket.close()
 
 
-def running(sockets: str = "/proc/net/unix") -> list[Running]:
+def running() -> list[Running]:
     """The balancers in this network namespace whose admin socket this user may open, by process."""
-    found = []
-    for line in Path(sockets).read_text().splitlines():
-        words = line.split()
-        if len(words) == 8 and words[3] == _LISTENING and words[7].startswith(f"@{_PREFIX}"):
-            one = _ask(words[7][1:])
-            if one is not None and os.access(one.socket, os.W_OK):
-                found.append(one)
+    found = [one for name in listening(_PREFIX) if (one := _running(name)) and os.access(one.socket, os.W_OK)]
     return sorted(found, key=lambda one: one.pid)
 
 
@@ -80,17 +72,6 @@ def only() -> Running:
     return found[0]
 
 
-def _ask(name: str) -> Running | None:
-    """None for one that ends in this moment, or is none of ours."""
-    try:
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.settimeout(_PATIENCE)
-            asking.connect(f"\0{name}")
-            who = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-            pid, uid, _ = CREDENTIALS.unpack(who)
-            if os.geteuid() not in (0, uid):
-                return None
-            one = msgspec.json.decode(b"".join(iter(lambda: asking.recv(65536), b"")), type=Running)
-    except (OSError, msgspec.DecodeError):
-        return None
-    return one if one.pid == pid and name == f"{_PREFIX}{pid}" else None
+def _running(name: str) -> Running | None:
+    answer, pid = ask(name, Running) or (None, 0)
+    return answer if answer is not None and answer.pid == pid and name == f"{_PREFIX}{pid}" else None

@@ -9,12 +9,11 @@ import os
 import socket
 import stat
 from pathlib import Path
-from struct import Struct
 
+from timewait.abstract_sockets import CREDENTIALS
 from timewait.balancer.engine import BalancerError
 
 MOST_BYTES = 107  # sun_path of struct sockaddr_un has 108, the last of them 0 (unix(7))
-CREDENTIALS = Struct("3i")  # struct ucred: pid, uid, gid
 _BACKLOG = 64
 _PATIENCE = 2.0  # seconds
 

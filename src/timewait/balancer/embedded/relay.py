@@ -25,6 +25,7 @@ import socket
 import time
 from typing import Any
 
+from timewait.balancer.config.effective import idle, real_ip_mode
 from timewait.balancer.config.model import ClientClose, RealIpMode, Then, UpstreamClose
 from timewait.balancer.embedded import closing, proxy_protocol
 from timewait.balancer.embedded.access_log import Record
@@ -33,7 +34,6 @@ from timewait.balancer.embedded.loop import READ_AND_WRITE
 from timewait.balancer.embedded.state import ListenerState, PoolState, TargetState
 
 Endpoint = tuple[str, int]
-IDLE = 900.0  # seconds; CLB's IdleConnectTimeout for TCP
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 ENDING = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 FAILED = select.EPOLLHUP | select.EPOLLERR
@@ -57,10 +57,10 @@ class Way:
         self.connect = listener.sources.connect
         self.attempts = 1 + config.upstream.retries
         self.connect_timeout = config.upstream.connect_timeout
-        self.idle = IDLE if config.client.idle is None else config.client.idle
+        self.idle = idle(config)
         self.client_patience = min(self.idle, config.client.send_timeout)
         self.target_patience = min(self.idle, config.upstream.send_timeout)
-        self.header = _HEADERS.get(config.real_ip.mode or RealIpMode.NONE)
+        self.header = _HEADERS.get(real_ip_mode(config))
 
 
 class Relay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from timewait.balancer.config.addresses import Source, place, source
+from timewait.balancer.config.effective import idle, real_ip_mode
 from timewait.balancer.config.model import (
     Configuration,
     Listener,
@@ -16,7 +17,6 @@ from timewait.balancer.config.model import (
     UpstreamClose,
 )
 from timewait.balancer.engine import Rotation
-from timewait.balancer.haproxy.frontends import IDLE
 from timewait.balancer.haproxy.words import backend, cookie, is_six, server, time
 
 _L7 = (Protocol.HTTP, Protocol.HTTPS)
@@ -60,11 +60,11 @@ def weights_of(pool: Pool, rotations: Mapping[str, Rotation] | None) -> dict[str
 
 
 def _timeouts(listener: Listener, http: bool) -> list[str]:
-    idle = time(listener.client.idle or IDLE)
+    seconds = time(idle(listener))
     found = [f"timeout connect {time(listener.upstream.connect_timeout)}"]
     if not http:
-        return [*found, f"timeout server {idle}"]
-    return [*found, f"timeout server {time(listener.upstream.read_timeout)}", f"timeout tunnel {idle}"]
+        return [*found, f"timeout server {seconds}"]
+    return [*found, f"timeout server {time(listener.upstream.read_timeout)}", f"timeout tunnel {seconds}"]
 
 
 def _connections(listener: Listener) -> list[str]:
@@ -102,10 +102,8 @@ def servers(listener: Listener, pool: Pool, rotations: Mapping[str, Rotation] | 
     common = ""
     if listener.protocol in _L7 and upstream.keepalive:
         common += f" pool-max-conn {upstream.pool_max} pool-purge-delay {time(upstream.idle)}"
-    mode = listener.real_ip.mode
-    common += (
-        {RealIpMode.PROXY_V1: " send-proxy", RealIpMode.PROXY_V2: " send-proxy-v2"}.get(mode, "") if mode else ""
-    )
+    headers = {RealIpMode.PROXY_V1: " send-proxy", RealIpMode.PROXY_V2: " send-proxy-v2"}
+    common += headers.get(real_ip_mode(listener), "")
     weights = weights_of(pool, rotations)
     found = {}
     for target in pool.target:

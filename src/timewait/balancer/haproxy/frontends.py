@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from timewait.balancer.config.effective import idle, real_ip_mode
 from timewait.balancer.config.model import ClientClose, Listener, Protocol, RealIpMode, Tunnel
 from timewait.balancer.haproxy import routes
 from timewait.balancer.haproxy.words import backend, bind, quoted, time
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 _L7 = (Protocol.HTTP, Protocol.HTTPS)
 _TLS = (Protocol.HTTPS, Protocol.TCP_SSL)
-IDLE = 900.0  # CLB's, at layer 4
 _LEAVING = "http-after-response set-header connection close if { stopping }"
 _LINE = len("GET  HTTP/1.1")  # what a request line has beside its target
 
@@ -60,9 +60,9 @@ def _binds(listener: Listener, handed: Handed | None) -> Iterator[str]:
 
 
 def _timeouts(listener: Listener, http: bool) -> list[str]:
-    client = listener.client
     if not http:
-        return [f"timeout client {time(client.idle or IDLE)}"]
+        return [f"timeout client {time(idle(listener))}"]
+    client = listener.client
     found = [f"timeout client {time(client.body_timeout)}", f"timeout http-request {time(client.header_timeout)}"]
     if not client.keepalive:
         return [*found, "option httpclose"]
@@ -94,7 +94,7 @@ def _refusals(listener: Listener) -> Iterator[str]:
 
 def _believed(listener: Listener) -> Iterator[str]:
     """Who the client is: what it says of itself counts only where it comes from a trusted network."""
-    mode = listener.real_ip.mode or RealIpMode.XFF
+    mode = real_ip_mode(listener)
     if mode is not RealIpMode.XFF:
         return
     scheme = "https" if listener.protocol is Protocol.HTTPS else "http"

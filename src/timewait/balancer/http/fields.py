@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from timewait.balancer.http.grammar import CHUNKED, TOKEN, Refusal
 
@@ -65,7 +65,26 @@ def options(values: list[bytes]) -> frozenset[bytes] | None:
     return frozenset(joined.lower().replace(b"\t", b" ").replace(b" ", b"").split(b",")) - {b""}
 
 
-def content_length(values: list[bytes], bad: int) -> int | Refusal:
+def framing_fields(
+    found: Mapping[bytes, list[bytes]], minor: int, without: int, *, bad: int, unknown: int
+) -> int | Refusal:
+    """What the two fields say of a message's body (RFC 9112, 6.3), `without` where neither is there.
+
+    `found` has the fields' values by lower-case name, `minor` is that of HTTP/1.x; `bad` and `unknown` are the
+    statuses of a refusal. Every case is refused that the RFC calls an error or leaves to the recipient.
+    """
+    if b"transfer-encoding" in found:
+        if b"content-length" in found:
+            return Refusal(bad, "content-length-and-transfer-encoding")
+        if not minor:
+            return Refusal(bad, "transfer-encoding-in-http-1.0")
+        return _transfer_encoding(found[b"transfer-encoding"], bad, unknown)
+    if b"content-length" in found:
+        return _content_length(found[b"content-length"], bad)
+    return without
+
+
+def _content_length(values: list[bytes], bad: int) -> int | Refusal:
     """The one Content-Length. Several, even equal ones, a list, an empty one, signs: refused (RFC 9112, 6.3)."""
     if len(values) > 1:
         return Refusal(bad, "duplicate-content-length")
@@ -78,7 +97,7 @@ def content_length(values: list[bytes], bad: int) -> int | Refusal:
     return int(digits or b"0")
 
 
-def transfer_encoding(values: list[bytes], bad: int, unknown: int) -> int | Refusal:
+def _transfer_encoding(values: list[bytes], bad: int, unknown: int) -> int | Refusal:
     """CHUNKED where the one coding is `chunked` (RFC 9112, 6.1, 7.1); anything else is refused.
 
     `bad` answers what has no or two meanings, `unknown` a list of other codings that ends with chunked.

@@ -13,10 +13,9 @@ from timewait.balancer.http.fields import (
     HOP_BY_HOP,
     KEPT_ANYWAY,
     Names,
-    content_length,
+    framing_fields,
     options,
     protocols,
-    transfer_encoding,
 )
 from timewait.balancer.http.grammar import (
     CHUNKED,
@@ -225,15 +224,7 @@ _NO_CONTENT = (b"TRACE", b"CONNECT")  # RFC 9110, 9.3.6 and 9.3.8: no content
 
 def _framing(found: Found, minor: int, method: bytes) -> int | Refusal:
     """RFC 9112, 6.3, with every case refused that it calls an error or lets a server choose in."""
-    framing: int | Refusal = NO_BODY
-    if b"transfer-encoding" in found:
-        if b"content-length" in found:
-            return Refusal(400, "content-length-and-transfer-encoding")
-        if not minor:
-            return Refusal(400, "transfer-encoding-in-http-1.0")
-        framing = transfer_encoding(found[b"transfer-encoding"], 400, 501)
-    elif b"content-length" in found:
-        framing = content_length(found[b"content-length"], 400)
+    framing = framing_fields(found, minor, NO_BODY, bad=400, unknown=501)
     if method in _NO_CONTENT and framing != NO_BODY and isinstance(framing, int):
         return Refusal(400, "body-not-allowed")
     return framing

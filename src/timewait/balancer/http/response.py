@@ -11,10 +11,9 @@ from timewait.balancer.http.fields import (
     HOP_BY_HOP,
     KEPT_ANYWAY,
     Names,
-    content_length,
+    framing_fields,
     options,
     protocols,
-    transfer_encoding,
 )
 from timewait.balancer.http.grammar import (
     ANSWER,
@@ -179,15 +178,7 @@ def _may_have_length(status: int, tunnel: bool) -> bool:
 
 def _framing(found: Found, minor: int, method: bytes, status: int) -> int | Refusal:
     """RFC 9112, 6.3: what must not have a body, then the two fields, then the end of the connection."""
-    framing: int | Refusal = UNTIL_CLOSE
-    if b"transfer-encoding" in found:
-        if b"content-length" in found:
-            return Refusal(502, "content-length-and-transfer-encoding")
-        if not minor:
-            return Refusal(502, "transfer-encoding-in-http-1.0")
-        framing = transfer_encoding(found[b"transfer-encoding"], 502, 502)
-    elif b"content-length" in found:
-        framing = content_length(found[b"content-length"], 502)
+    framing = framing_fields(found, minor, UNTIL_CLOSE, bad=502, unknown=502)
     if isinstance(framing, Refusal):
         return framing
     if status < 200 or status == 204 or (method == b"CONNECT" and status < 300):

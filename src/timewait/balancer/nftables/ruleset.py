@@ -20,6 +20,7 @@ from ipaddress import ip_address
 
 from timewait.balancer import timestamps
 from timewait.balancer.config.addresses import Place, bound, place, source
+from timewait.balancer.config.effective import idle
 from timewait.balancer.config.model import (
     Configuration,
     Engine,
@@ -38,7 +39,6 @@ NAME = "timewait"
 FAMILIES = {4: "ip", 6: "ip6"}
 _SEED = 0x7117  # of jhash: fixed, so that a client's target is the same after a restart
 _SESSIONS = 1 << 20  # clients remembered for a target; one more is not, and gets its turn each time
-_IDLE = {Protocol.TCP: 900.0, Protocol.UDP: 300.0}  # CLB's
 _RESET = {Protocol.TCP: "reject with tcp reset", Protocol.UDP: "reject with icmpx port-unreachable"}
 _BEGINS = "tcp flags & (fin | syn | rst | ack) != syn"
 
@@ -117,7 +117,7 @@ class _Build:
                 self.chains[f"from-{listener.name}-{version}"] = tuple(sources)
 
     def _timeout(self, listener: Listener) -> str:
-        seconds = round(listener.client.idle or _IDLE[listener.protocol])
+        seconds = round(idle(listener))
         name = f"idle-{listener.protocol}-{seconds}"
         state = "established" if listener.protocol is Protocol.TCP else "replied"
         self.objects[f"ct timeout {name}"] = (

@@ -6,6 +6,7 @@ import socket
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from timewait.balancer.config.effective import real_ip_mode
 from timewait.balancer.config.model import Protocol, RealIpMode, Reuse, SessionType, Tunnel, UpstreamClose
 from timewait.balancer.embedded.http.heads import Ask, Asks, Kinds, Own
 from timewait.balancer.embedded.http.upstream import Lane
@@ -38,7 +39,7 @@ class Site:
         self.asks = Asks(config.limits, self.complete, kinds)
         self.router = Router(config.rule)
         self.cookies: dict[str, CookieSessions] = {}
-        mode = config.real_ip.mode or RealIpMode.XFF
+        mode = real_ip_mode(config)
         self.xff = mode is RealIpMode.XFF
         self.proxy_version = {RealIpMode.PROXY_V1: 1, RealIpMode.PROXY_V2: 2}.get(mode, 0)
         self.proto = b"https" if config.protocol is Protocol.HTTPS else b"http"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+from timewait.balancer.config.effective import idle
 from timewait.balancer.config.model import Then
 from timewait.balancer.embedded.http.core import BLOCKED, ENDED, READ, TUNNEL, TURNS
 from timewait.balancer.embedded.loop import BROKEN, IN, PEER_CLOSED, READ_AND_WRITE
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from timewait.balancer.embedded.http.core import Core
     from timewait.balancer.embedded.http.upstream import Upstream
-
-IDLE_SECONDS = 900.0  # CLB's idle timeout of TCP
 
 
 class _Way:
@@ -74,7 +73,7 @@ class OpenTunnel:
         self.up = _Way(client.recv, upstream.send)
         self.down = _Way(upstream.recv, client.send)
         self.up.sure = client.tls
-        self.seconds = client.site.client.idle or IDLE_SECONDS
+        self.seconds = idle(client.site.config)
         self.deadline = self.loop.now + self.seconds
         self._turning = False
 

@@ -106,3 +106,9 @@ def test_points_without_a_figure() -> None:
 def test_values_are_checked_before() -> None:
     with pytest.raises(ScenarioError, match="whole number"):
         made("nat.addresses=64,many")
+
+
+def test_the_longest_comes_first() -> None:
+    """With as many processes as points, order is nothing; with fewer, a long one at the end is waited for alone."""
+    sweep = made("arrivals.rate=100,300,200", "arrivals.process=poisson", replications=1)
+    assert [job.point for job in sweep.jobs()] == [1, 2, 0]

@@ -64,7 +64,8 @@ class Plan(msgspec.Struct, frozen=True):
         return list(itertools.product(*(axis.values for axis in self.axes)))
 
     def jobs(self, done: Sequence[Done] = ()) -> list[Job]:
-        """What is still to do. Raises ScenarioError where a point is no possible scenario."""
+        """What is still to do, the longest first, so that no process is left with a long one at the end. Raises
+        ScenarioError where a point is no possible scenario."""
         finished = {(one.point, one.replication) for one in done}
         found = []
         for number, values in enumerate(self.points()):
@@ -75,7 +76,7 @@ class Plan(msgspec.Struct, frozen=True):
                 for replication in range(self.replications)
                 if (number, replication) not in finished
             ]
-        return found
+        return sorted(found, key=lambda job: -limits.rate_of(job.scenario) * job.scenario.duration)
 
 
 def parse_axis(text: str) -> Axis:

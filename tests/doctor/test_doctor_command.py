@@ -13,8 +13,9 @@ from kit import behaviours
 from kit.certificates import Certificates
 from kit.namespace import Namespace, needs_namespaces
 from kit.nginx import Nginx
+from kit.ports import free_port
 from kit.run_timewait import Result, timewait
-from kit.servers import Server, free_port
+from kit.servers import Server
 
 
 def doctor(*words: str, **options: Any) -> Result:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from kit.conversation import Conversation
+from kit.ports import bind_fresh
 from kit.servers import Behaviour, Server
 from timewait.balancer.config.model import Configuration, Listener, Pool, Protocol, Rule, Target, Then
 from timewait.balancer.embedded import relay, shared
@@ -79,7 +80,7 @@ class OneWorker:
         self.proxy = HttpProxy(self.worker)
         self._sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._sock.bind((host, 0))
+        bind_fresh(self._sock, host)
         self._sock.listen(backlog)
         self.address: tuple[str, int] = self._sock.getsockname()
         relayed = listener.protocol in (Protocol.TCP, Protocol.TCP_SSL)

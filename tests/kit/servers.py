@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from kit.ports import bind_fresh
+
 RST = struct.pack("ii", 1, 0)  # SO_LINGER{1, 0}: close() sends RST
 
 
@@ -233,17 +235,13 @@ class Server:
 
 
 def listen(host: str = "127.0.0.1", port: int = 0, *, backlog: int = 1024) -> socket.socket:
-    """A listening socket; port 0 takes a free one."""
+    """A listening socket; port 0 takes one that no test has used yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((host, port))
+    if port:
+        sock.bind((host, port))
+    else:
+        bind_fresh(sock, host)
     sock.listen(backlog)
     return sock
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port nobody listens on at this moment."""
-    with listen(host) as sock:
-        port: int = sock.getsockname()[1]
-    return port

@@ -13,7 +13,8 @@ from kit import behaviours
 from kit.certificates import Certificates
 from kit.namespace import Namespace
 from kit.nginx import Nginx
-from kit.servers import Behaviour, Server, free_port
+from kit.ports import free_port
+from kit.servers import Behaviour, Server
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

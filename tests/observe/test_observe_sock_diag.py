@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.ports import bind_fresh
 from observe.traffic import Traffic, agreed, ss, until
 from timewait.observe.bytecode import Match, Side
 from timewait.observe.netlink import NetlinkError
@@ -150,7 +151,7 @@ def test_wildcard_listeners_accept_what_the_kernel_gives_them(
     with socket.socket(socket.AF_INET6 if ":" in bound else socket.AF_INET) as listener:
         if ":" in bound:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only_six)
-        listener.bind((bound, 0))
+        bind_fresh(listener, bound)
         listener.listen()
         (found,) = diag.listeners(listener.getsockname()[1])
     assert found.accepts(ipaddress.ip_address("127.0.0.1")) is four

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from kit.ports import bind_fresh
 from timewait.tcp.states import State
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class Traffic:
         self.family = family or (socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.listener = socket.socket(self.family)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((host, 0))
+        bind_fresh(self.listener, host)
         self.listener.listen(backlog)
         self.port: int = self.listener.getsockname()[1]
         self.open: list[socket.socket] = []

@@ -11,7 +11,8 @@ import pytest
 from kit import behaviours
 from kit.certificates import Certificates
 from kit.nginx import Nginx
-from kit.servers import Peer, Server, free_port
+from kit.ports import free_port
+from kit.servers import Peer, Server
 from timewait.plan import Plan, Tls, parse_url
 from timewait.stress.probe import Behaviour, How, probe
 

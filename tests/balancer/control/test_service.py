@@ -19,8 +19,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kit.labs import ENVIRONMENT, wait_until
+from kit.ports import free_port
 from kit.run_timewait import timewait
-from kit.servers import free_port
 from timewait.balancer.control.beacon import Running, running
 from timewait.balancer.control.client import Client, ControlError, target_path
 from timewait.balancer.control.door import MOST_BYTES

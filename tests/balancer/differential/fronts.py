@@ -11,6 +11,7 @@ from pathlib import Path
 
 import peers
 from kit.one_worker import OneWorker, listener, pool
+from kit.ports import free_port
 
 FRONTS = ("timewait", "HAProxy", "nginx")
 
@@ -57,13 +58,6 @@ NGINX = (
 }}
 """
 )
-
-
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import http.client
 import random
 from pathlib import Path
 
-from balancer.differential.fronts import NGINX_HEAD, free_port, nginx
+from balancer.differential.fronts import NGINX_HEAD, nginx
+from kit.ports import free_port
 from timewait.balancer.config.model import Limits, Rule
 from timewait.balancer.http.grammar import Refusal
 from timewait.balancer.http.request import request_head

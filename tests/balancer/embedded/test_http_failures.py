@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ import pytest
 from kit import behaviours
 from kit.conversation import Conversation
 from kit.one_worker import OneWorker, listener, meeting, pool
+from kit.ports import free_port
 from kit.servers import Behaviour, Peer, Server
 from timewait.balancer.config.model import ClientClose, ClientSide, Reuse, Then, UpstreamClose, UpstreamSide
 from timewait.balancer.engine import Rotation
@@ -24,9 +24,7 @@ ALWAYS = UpstreamSide(reuse=Reuse.ALWAYS)
 
 def nobody() -> str:
     """An address where connections are refused."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 # --- targets ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from kit import behaviours, labs
-from kit.servers import EndedError, Peer, Server, free_port, listen
+from kit.ports import bind_fresh, free_port
+from kit.servers import EndedError, Peer, Server, listen
 from timewait.balancer.config.model import CheckType, CustomCheck, Health, HttpCheck
 from timewait.balancer.engine import BalancerError
 from timewait.balancer.health import probes
@@ -153,7 +154,7 @@ def test_a_custom_check_over_tcp(custom: CustomCheck, passed: bool, reason: str)
 def echoing_datagrams() -> Iterator[str]:
     """Echoes datagrams, and is silent about empty ones."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
+        bind_fresh(sock, "127.0.0.1")
         sock.settimeout(0.05)
         stopping = threading.Event()
 

@@ -17,7 +17,7 @@ FIRST, COUNT = 10_000, 20_000  # below ip_local_port_range's 32768
 _offsets = itertools.count(os.getpid() * 97)
 
 
-def bind_fresh(sock: socket.socket, host: str) -> int:
+def bind_fresh(sock: socket.SocketType, host: str) -> int:
     """Binds the socket to a port that this session has not used yet, and gives that port."""
     for _ in range(COUNT):
         port = FIRST + next(_offsets) % COUNT

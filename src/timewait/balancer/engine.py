@@ -63,4 +63,5 @@ class DataPlane(Protocol):
         """Ends everything at once, and leaves nothing behind: no process, socket, rule or file."""
 
     async def failed(self) -> str:
-        """Waits until the engine died of itself (a worker, HAProxy, a flushed ruleset) and says what happened."""
+        """Waits until the engine cannot go on by itself (processes that die as often as they are started, a flushed
+        ruleset) and says what happened."""

@@ -70,6 +70,13 @@ class Statistics(msgspec.Struct, kw_only=True):
     log_lost: int = 0  # lines of the access log that could not be written
 
 
+def ended(statistics: Statistics) -> Statistics:
+    """Of a process that has ended: what it counted, and nothing that is open."""
+    listeners = {name: msgspec.structs.replace(one, active=0, idle=0) for name, one in statistics.listeners.items()}
+    targets = {key: msgspec.structs.replace(one, active=0, idle=0) for key, one in statistics.targets.items()}
+    return msgspec.structs.replace(statistics, listeners=listeners, targets=targets)
+
+
 _Counts = TypeVar("_Counts", bound=msgspec.Struct)
 
 

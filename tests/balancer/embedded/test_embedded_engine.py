@@ -173,7 +173,7 @@ def test_a_killed_worker_is_replaced_and_said(free_port: Callable[[], int]) -> N
 def test_workers_that_cannot_live_end_the_engine(free_port: Callable[[], int]) -> None:
     with Server(upper) as server, running(configured(free_port(), server.authority, workers=1)) as here:
         failed = asyncio.run_coroutine_threadsafe(here.engine.failed(), here._loop)
-        here.engine._deaths = 4
+        here.engine._accidents.in_a_row = 4
         os.kill(here.pids[0], signal.SIGSEGV)
         assert "was killed by SIGSEGV, as 4 before it within seconds of their start" in failed.result(PATIENCE)
 

@@ -62,11 +62,11 @@ def file(free_port: Callable[..., int], servers: list[Web]) -> File:
     return File(free_port(), servers)
 
 
-def play(text: str, story: Story) -> Any:
+def play(text: str, story: Story, say: Callable[[str], None] = lambda line: None) -> Any:
     """Starts the engine, plays the story, stops it; what the story gives."""
 
     async def whole() -> Any:
-        engine = HaproxyEngine()
+        engine = HaproxyEngine(say=say)
         await engine.start(configuration(text, "a.toml"), {})
         try:
             return await story(engine)
@@ -410,12 +410,42 @@ def test_a_unix_socket_and_nothing_left_behind(file: File, tmp_path: Path) -> No
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_its_death_is_told(file: File) -> None:
+def test_one_that_dies_is_replaced_and_that_is_said(file: File) -> None:
+    said: list[str] = []
+
     async def story(engine: HaproxyEngine) -> None:
-        watching = asyncio.create_task(engine.failed())
-        await asyncio.sleep(0)
+        await engine.rotate(weights(file, 0, 10))
+        assert await ask(file, 2) == {"b": 2}
+        await engine.statistics()
         os.kill(engine._all()[0].process.pid, signal.SIGKILL)
-        assert await watching == "HAProxy was ended by SIGKILL"
+        assert await ask(file, 3) == {"b": 3}  # clients wait in the accept queue, which is not HAProxy's
+        assert said == ["HAProxy was ended by SIGKILL; its connections are lost, another one takes its place"]
+        found = await engine.statistics()
+        assert (found.listeners["web"].made_by_target, found.listeners["web"].active) == ({200: 5}, 0)
+
+    play(file.text(), story, said.append)
+
+
+def test_a_reload_finds_one_that_has_just_died(file: File) -> None:
+    async def story(engine: HaproxyEngine) -> None:
+        os.kill(engine._all()[0].process.pid, signal.SIGKILL)
+        await engine.reload(configuration(file.text(weights=(10, 10, 10)), "a.toml"), weights(file, 0, 0, 10))
+        assert await ask(file, 3) == {"c": 3}
+        os.kill(engine._all()[0].process.pid, signal.SIGKILL)
+        await engine.reload(configuration(file.text(pool="scheduler = 'least_conn'"), "a.toml"), weights(file, 10, 0))
+        assert await ask(file, 3) == {"a": 3}
+
+    play(file.text(), story)
+
+
+def test_where_all_of_them_die_the_engine_ends(file: File) -> None:
+    async def story(engine: HaproxyEngine) -> None:
+        engine._accidents.in_a_row = 4
+        os.kill(engine._all()[0].process.pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            assert (await engine.failed()) == (
+                "HAProxy was ended by SIGKILL, as 4 before it within seconds of their start"
+            )
 
     play(file.text(), story)
 

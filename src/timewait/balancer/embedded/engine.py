@@ -18,17 +18,14 @@ from typing import Any
 
 import msgspec
 
+from timewait.balancer.accidents import Accidents
 from timewait.balancer.config.model import Configuration, Engine, Listener, Then
-from timewait.balancer.embedded import messages, privileges, shared, totals
+from timewait.balancer.embedded import messages, privileges, shared
 from timewait.balancer.embedded.crew import LAST_WORDS, Member
 from timewait.balancer.embedded.ground import Ground
 from timewait.balancer.engine import BalancerError, Rotation
-from timewait.balancer.statistics import Statistics, summed
+from timewait.balancer.statistics import Statistics, ended, summed
 from timewait.balancer.timestamps import Stripped
-
-STILL = 10.0  # seconds a worker must have lived for its death to be an accident rather than a habit
-ACCIDENTS = 5  # deaths in a row of workers younger than that, until the engine gives up
-PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0)  # seconds before each of them is replaced
 
 
 class EmbeddedEngine:
@@ -42,7 +39,7 @@ class EmbeddedEngine:
         self._next_number = 0
         self._generation = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._deaths = 0
+        self._accidents = Accidents()
         self._key = secrets.token_bytes(32)
         self._draining = self._stopped = False
         self._shared = -1
@@ -208,13 +205,12 @@ class EmbeddedEngine:
         self._gone(member)
         if self._stopped or member.retired or not known:
             return
-        lived = asyncio.get_running_loop().time() - since
-        self._deaths = self._deaths + 1 if lived < STILL else 0
-        if self._deaths >= ACCIDENTS:
-            self._fail(f"{member.how_it_ended()}, as {self._deaths - 1} before it within seconds of their start")
+        pause = self._accidents.pause(asyncio.get_running_loop().time() - since)
+        if pause is None:
+            self._fail(f"{member.how_it_ended()}, {self._accidents.habit()}")
             return
         self._say(f"{member.how_it_ended()}; its connections are lost, another worker takes its place")
-        await asyncio.sleep(PAUSES[min(self._deaths, len(PAUSES) - 1)])
+        await asyncio.sleep(pause)
         if not self._draining and member.generation == self._generation:
             try:
                 await self._start_member(member.generation)
@@ -224,7 +220,7 @@ class EmbeddedEngine:
     def _gone(self, member: Member) -> None:
         if member in self._members:
             self._members.remove(member)
-            self._ended = summed([self._ended, totals.ended(member.statistics)])
+            self._ended = summed([self._ended, ended(member.statistics)])
             for row in self._ground.rows.values():
                 self._memory.take_slot(row, member.slot)
 

@@ -2,7 +2,8 @@
 
 The listening sockets are ours, and every HAProxy inherits them: at a reload another one is started on the same accept
 queues and serves before the old one is told to stop, so nothing that waits in a queue is lost. The old one ends when
-its connections have ended, or after `stop_timeout`. Who is in rotation is told through its command line.
+its connections have ended, or after `stop_timeout`. One that dies is replaced likewise, and clients wait in the queue
+meanwhile. Who is in rotation is told through its command line.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from timewait.balancer.accidents import Accidents
 from timewait.balancer.config.model import Configuration, Then
 from timewait.balancer.engine import BalancerError, Rotation
 from timewait.balancer.haproxy import tables
@@ -22,7 +24,7 @@ from timewait.balancer.haproxy.generation import Generation
 from timewait.balancer.haproxy.process import Process, memory, program
 from timewait.balancer.haproxy.text import Handed, listeners_of, written
 from timewait.balancer.listening import listen, release
-from timewait.balancer.statistics import Statistics, summed
+from timewait.balancer.statistics import Statistics, ended, summed
 from timewait.balancer.timestamps import Stripped
 
 _GRACE = 1.0  # seconds
@@ -38,6 +40,8 @@ class HaproxyEngine:
         self._sockets: dict[str, socket.socket] = {}  # by bind
         self._current: Generation | None = None
         self._leaving: list[Generation] = []
+        self._rotations: dict[str, Rotation] = {}
+        self._accidents = Accidents()
         self._certificates: dict[str, bytes] = {}  # "/certificate /key" -> both, as they were read last
         self._ended = Statistics()  # what those that are gone had counted
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,7 +57,8 @@ class HaproxyEngine:
         try:
             self._bind(configuration)
             self._stripped.apply(listeners_of(configuration))
-            self._current = await self._begin(configuration, dict(rotations))
+            self._rotations = dict(rotations)
+            self._current = await self._begin(configuration, self._rotations)
         except BaseException:
             await self.stop()
             raise
@@ -63,8 +68,8 @@ class HaproxyEngine:
         certificates. Raises BalancerError: nothing has changed."""
         old = self._current
         assert old is not None
-        certificates = _certificates(configuration)
-        if certificates == self._certificates and await old.adopt(configuration, dict(rotations)):
+        if _certificates(configuration) == self._certificates and await _adopted(old, configuration, rotations):
+            self._rotations = dict(rotations)
             return
         before = set(self._sockets)
         try:
@@ -81,13 +86,14 @@ class HaproxyEngine:
         except BaseException:
             self._release(set(self._sockets) - before)
             raise
-        self._current = new
+        self._current, self._rotations = new, dict(rotations)
         await self._retire(old)
         self._background(self._stop_late(old, configuration.stop_timeout))
         self._release(set(self._sockets) - _binds(configuration))
 
     async def rotate(self, rotations: Mapping[str, Rotation]) -> None:
         """Other weights, for connections that a HAProxy of before still has, too."""
+        self._rotations.update(rotations)
         for generation in self._all():
             try:
                 await generation.rotate(rotations)
@@ -111,7 +117,7 @@ class HaproxyEngine:
             try:
                 found.append(await generation.statistics())
             except GoneError:
-                found.append(generation.counted)
+                found.append(ended(generation.counted))
         return summed(found)
 
     async def drain(self) -> None:
@@ -143,7 +149,7 @@ class HaproxyEngine:
         self._stripped.close()
 
     async def failed(self) -> str:
-        """HAProxy is gone though nobody told it to."""
+        """HAProxy dies as often as it is started, or cannot be started again."""
         assert self._failure is not None
         return await asyncio.shield(self._failure)
 
@@ -186,26 +192,59 @@ class HaproxyEngine:
                 os.close(number)
         self._certificates = pems
         found = Generation(process, configuration, rotations)
-        self._background(self._watch(found))
+        self._background(self._watch(found, asyncio.get_running_loop().time()))
         return found
 
-    async def _watch(self, generation: Generation) -> None:
+    async def _watch(self, generation: Generation, since: float) -> None:
         how = await generation.process.ended()
         generation.process.commands.close()
         if self._stopping:
             return
         if generation is self._current:
-            assert self._failure is not None
-            if not self._failure.done():
-                self._failure.set_result(how)
+            await self._replace(generation, how, asyncio.get_running_loop().time() - since)
         elif generation in self._leaving:
             self._leaving.remove(generation)
-            self._ended = summed([self._ended, generation.counted])
+            self._gone(generation)
             if not generation.complete:
                 self._say(f"a HAProxy of before the last reload: {how}")
 
+    async def _replace(self, dead: Generation, how: str, lived: float) -> None:
+        """Starts another one with the same configuration, unless a reload or the end comes first."""
+        pause = self._accidents.pause(lived)
+        if pause is None:
+            self._fail(f"{how}, {self._accidents.habit()}")
+            return
+        self._say(f"{how}; its connections are lost, another one takes its place")
+        await asyncio.sleep(pause)
+        if dead is not self._current:
+            return
+        try:
+            new = await self._begin(dead.configuration, self._rotations)
+        except BalancerError as error:
+            if dead is self._current:
+                self._fail(f"{how}, and no other could be started: {error}")
+            return
+        if dead is not self._current:
+            await new.process.kill()
+            return
+        self._gone(dead)
+        self._current = new
+        await self.rotate(dict(self._rotations))  # what changed while it started
+
+    def _gone(self, generation: Generation) -> None:
+        """It has ended: what it had counted when it was asked last stays."""
+        self._ended = summed([self._ended, ended(generation.counted)])
+
+    def _fail(self, sentence: str) -> None:
+        assert self._failure is not None
+        if not self._failure.done():
+            self._failure.set_result(sentence)
+
     async def _retire(self, generation: Generation) -> None:
         """Has it stop accepting; it ends when it has no connection any more."""
+        if not generation.process.running:
+            self._gone(generation)
+            return
         self._leaving.append(generation)
         generation.process.tell(signal.SIGUSR1)
         self._background(self._see_off(generation))
@@ -260,6 +299,14 @@ class HaproxyEngine:
     def _release(self, binds: set[str]) -> None:
         for bind in binds:
             release(bind, self._sockets.pop(bind))
+
+
+async def _adopted(old: Generation, configuration: Configuration, rotations: Mapping[str, Rotation]) -> bool:
+    """Whether the one that runs took over the configuration by being told."""
+    try:
+        return await old.adopt(configuration, dict(rotations))
+    except GoneError:
+        return False
 
 
 def _binds(configuration: Configuration) -> set[str]:

@@ -90,9 +90,13 @@ class Process:
             ends.cancel()
         raise BalancerError(f"HAProxy does not start: {self.reason()}")
 
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
     def tell(self, number: signal.Signals) -> None:
         """Sends a signal, if it still runs."""
-        if self._process.returncode is None:
+        if self.running:
             self._process.send_signal(number)
 
     async def ended(self) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple
 
 from timewait.balancer.config.addresses import bound, place
-from timewait.balancer.config.addresses import source as source_of
 from timewait.balancer.config.model import Configuration, Engine
 from timewait.balancer.engine import BalancerError, DataPlane
+from timewait.balancer.origins import From, origins, source_counts, translations
 from timewait.balancer.statistics import Statistics
 from timewait.balancer.views import Kernel, Notice
 from timewait.run import PortUse
@@ -84,15 +85,6 @@ def engine_named(engine: Engine, say: Callable[[str], None]) -> DataPlane:
     raise BalancerError(f"no engine is named {engine!r}")
 
 
-class From(NamedTuple):
-    """Where connections toward some targets come from: addresses (none: the kernel chooses), and ports (0: the
-    kernel's range)."""
-
-    addresses: tuple[str, ...] = ()
-    low: int = 0
-    high: int = 0
-
-
 class _Past(NamedTuple):
     """An earlier look, by target address."""
 
@@ -105,8 +97,8 @@ class _Past(NamedTuple):
 class Lookout:
     """Asks the kernel about the balancer's connections: `lookout(configuration, statistics, now) -> Kernel`.
 
-    Sockets are those of the network namespace of the process. An nftables engine has none: what it forwards is in
-    conntrack, and its listeners and targets are left out.
+    Sockets are those of the network namespace of the process. An nftables engine has none: at full NAT its ports are
+    conntrack's, which its statistics count; its listeners have no TIME_WAIT.
     """
 
     def __init__(self) -> None:
@@ -127,7 +119,9 @@ class Lookout:
         kernel = Kernel()
         self._ports(configuration, kernel, now)
         self._time_wait(configuration, kernel, now)
-        self._findings(statistics, kernel, now, _source_counts(configuration))
+        translated = translations(configuration, statistics)
+        kernel.ports.update(translated)
+        self._findings(statistics, kernel, now, source_counts(configuration), translated.keys())
         return kernel
 
     def _ports(self, configuration: Configuration, kernel: Kernel, now: float) -> None:
@@ -176,10 +170,17 @@ class Lookout:
             if str(problem) not in kernel.unreadable:
                 kernel.unreadable.append(str(problem))
 
-    def _findings(self, statistics: Statistics, kernel: Kernel, now: float, sources: dict[str, int]) -> None:
+    def _findings(
+        self,
+        statistics: Statistics,
+        kernel: Kernel,
+        now: float,
+        sources: dict[str, int],
+        translated: Collection[str] = (),
+    ) -> None:
         from timewait.diagnose.upstream import seconds_left, upstream_ports
 
-        for one in self._upstreams(statistics, kernel, now, sources):
+        for one in self._upstreams(statistics, kernel, now, sources, translated):
             left = seconds_left(one)
             if left is not None:
                 kernel.seconds_left[one.use.destination] = left
@@ -196,14 +197,21 @@ class Lookout:
                 )
 
     def _upstreams(
-        self, statistics: Statistics, kernel: Kernel, now: float, sources: dict[str, int]
+        self,
+        statistics: Statistics,
+        kernel: Kernel,
+        now: float,
+        sources: dict[str, int],
+        translated: Collection[str],
     ) -> list[Upstream]:
         from timewait.diagnose.upstream import Upstream
 
         present = _Past(now, {}, {}, {address: use.time_wait for address, use in kernel.ports.items()})
         for target in statistics.targets.values():
             address = target.address
-            present.closed_first[address] = present.closed_first.get(address, 0) + target.closes.balancer_fin
+            # conntrack keeps the port of every connection, whoever closed first.
+            spent = target.connects if address in translated else target.closes.balancer_fin
+            present.closed_first[address] = present.closed_first.get(address, 0) + spent
             present.no_port[address] = present.no_port.get(address, 0) + target.no_port
         past = self._remember(present)
         elapsed = now - past.at
@@ -214,7 +222,9 @@ class Lookout:
             grown = use.time_wait - past.time_wait.get(address, use.time_wait)
             resting = max(0, closed, grown) / elapsed if elapsed > 0 else 0.0
             missed = present.no_port.get(address, 0) - past.no_port.get(address, 0)
-            found.append(Upstream(use, resting, max(0, missed), _rest(address), sources.get(address, 1)))
+            conntrack = address in translated
+            rest = _conntrack_rest() if conntrack else _rest(address)
+            found.append(Upstream(use, resting, max(0, missed), rest, sources.get(address, 1), conntrack))
         return found
 
     def _remember(self, present: _Past) -> _Past:
@@ -227,38 +237,6 @@ class Lookout:
         return past
 
 
-def origins(configuration: Configuration) -> dict[From, list[str]]:
-    """From where connections go to which targets; of all listeners whose engine connects through sockets."""
-    plain: dict[str, list[str]] = {}
-    found: dict[From, list[str]] = {}
-    for target, sources in _sources(configuration).items():
-        plain[target] = []
-        for text in sources:
-            one = source_of(text)
-            if one.low:
-                found.setdefault(From((str(one.address),), one.low, one.high), []).append(target)
-            else:
-                plain[target].append(str(one.address))
-        if plain[target] or not sources:
-            found.setdefault(From(tuple(plain[target])), []).append(target)
-    return found
-
-
-def _sources(configuration: Configuration) -> dict[str, list[str]]:
-    """By target address, the sources of all listeners that lead to it; each once."""
-    found: dict[str, list[str]] = {}
-    for listener in configuration.listener:
-        if configuration.engine_of(listener) is Engine.NFTABLES:
-            continue
-        for name in dict.fromkeys(filter(None, [listener.pool, *(rule.pool for rule in listener.rule)])):
-            for target in configuration.pool_named(name).target:
-                family = place(target.addr).address.version
-                texts = [one for one in listener.upstream.source if source_of(one).address.version == family]
-                known = found.setdefault(target.addr, [])
-                known += [text for text in texts if text not in known]
-    return found
-
-
 def _listening(configuration: Configuration) -> dict[str, set[int]]:
     """The ports of every listener that has sockets."""
     return {
@@ -266,10 +244,6 @@ def _listening(configuration: Configuration) -> dict[str, set[int]]:
         for listener in configuration.listener
         if configuration.engine_of(listener) is not Engine.NFTABLES
     }
-
-
-def _source_counts(configuration: Configuration) -> dict[str, int]:
-    return {target: max(1, len(sources)) for target, sources in _sources(configuration).items()}
 
 
 def _together(one: PortUse, other: PortUse) -> PortUse:
@@ -282,6 +256,17 @@ def _together(one: PortUse, other: PortUse) -> PortUse:
         free=one.free + other.free,
         peer_time_wait=one.peer_time_wait,
     )
+
+
+def _conntrack_rest() -> float:
+    """Seconds for which conntrack does not give the port of a connection that is over to another."""
+    from timewait.observe import sysctls
+    from timewait.tcp.release import parse_release
+
+    name = "net.netfilter.nf_conntrack_tcp_timeout_time_wait"
+    value = sysctls.read_sysctls(names=(name,)).values.get(name, "")
+    seconds = float(value) if value.isdecimal() else rules.CONNTRACK_TIME_WAIT_SECONDS
+    return rules.conntrack_rest(parse_release(os.uname().release), seconds)
 
 
 def _rest(address: str) -> float:

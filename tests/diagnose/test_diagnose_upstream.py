@@ -31,6 +31,8 @@ def use(*, in_use: int = 0, time_wait: int = 0, capacity: int = 28_232) -> PortU
         (Upstream(use(time_wait=28_000), 0.0, 0), None, EXHAUSTED),
         (Upstream(use(in_use=28_000), 0.0, 7), None, HELD),
         (Upstream(use(capacity=0), 10.0, 7), 0.0, None),
+        (Upstream(use(time_wait=28_232), 2_000.0, 0, rest=0.0, conntrack=True), None, None),  # evicted at need
+        (Upstream(use(in_use=27_000, time_wait=1_232), 2_000.0, 0, rest=0.0, conntrack=True), None, HELD),
     ],
 )
 def test_when_ports_run_out(one: Upstream, left: float | None, found: str | None) -> None:
@@ -61,3 +63,15 @@ def test_what_failed_is_told_as_certain() -> None:
         "Toward 10.2.1.2:80 7 connections found no source port: open connections hold 28,232 of 28,232 ports."
     )
     assert [remedy.action for remedy in finding.remedy] == ["upstream.source with 2 addresses"]
+
+
+def test_ports_of_conntrack_are_not_spared_by_how_connections_close() -> None:
+    finding = upstream_ports(Upstream(use(time_wait=8_232), 2_000.0, 0, rest=120.0, conntrack=True))
+    assert finding is not None
+    assert finding.id == AHEAD
+    assert "needs 2,000 ports a second for 120 s each" in finding.summary
+    assert {evidence.source for evidence in finding.evidence} == {"conntrack", "its own counters"}
+    assert [remedy.action for remedy in finding.remedy] == [
+        "upstream.source with 9 addresses",
+        'nat = "dnat" in the pool',
+    ]

@@ -25,6 +25,12 @@ def test_release(text: str, release: tuple[int, int, int]) -> None:
     assert parse_release(text) == release
 
 
+@pytest.mark.parametrize(("release", "seconds"), [((6, 4, 16), 120.0), ((6, 5, 0), 0.0), ((0, 0, 0), 120.0)])
+def test_nat_takes_time_wait_over_since_6_5(release: tuple[int, int, int], seconds: float) -> None:
+    """nf_nat_used_tuple_harder(), nf_nat_core.c."""
+    assert ports.conntrack_rest(release) == seconds
+
+
 @pytest.mark.parametrize(
     ("low", "high", "reserved", "sources", "expected"),
     [

@@ -49,6 +49,7 @@ class TargetStatistics(msgspec.Struct, kw_only=True):
     connected: int = 0
     active: int = 0  # gauge: connections in use
     idle: int = 0  # gauge: kept in the pool
+    resting: int = 0  # gauge: over, and their source ports not free yet: conntrack's, at full NAT
     requests: int = 0  # or streams at layer 4
     reused: int = 0  # requests on a connection that had carried one before
     refused: int = 0  # ECONNREFUSED
@@ -73,7 +74,9 @@ class Statistics(msgspec.Struct, kw_only=True):
 def ended(statistics: Statistics) -> Statistics:
     """Of a process that has ended: what it counted, and nothing that is open."""
     listeners = {name: msgspec.structs.replace(one, active=0, idle=0) for name, one in statistics.listeners.items()}
-    targets = {key: msgspec.structs.replace(one, active=0, idle=0) for key, one in statistics.targets.items()}
+    targets = {
+        key: msgspec.structs.replace(one, active=0, idle=0, resting=0) for key, one in statistics.targets.items()
+    }
     return msgspec.structs.replace(statistics, listeners=listeners, targets=targets)
 
 

@@ -1,7 +1,8 @@
 """The balancer's own wall: source ports toward a target, with a forecast. The rules are those of `tcp.ports`.
 
 Toward its targets a balancer is a client. A connection that it closes first with FIN keeps its port for 60 s, as on
-any client; so does the sentence here what `forecast` and `ports` do for a load test.
+any client; so does the sentence here what `forecast` and `ports` do for a load test. Where the kernel forwards with
+full NAT, conntrack gives each connection a source port instead, and keeps it for its own TIME_WAIT.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ MEANINGS = {
     EXHAUSTED: "no source port was left toward a target: TIME_WAIT of connections it closed first holds them",
     HELD: "no source port was left toward a target: open connections hold them",
 }
+CONNTRACK = "conntrack"
 NEARLY = 0.95  # of the ports: from here on a moment's load may find none
 SOON = 600.0  # seconds: a wall further away than that is no news yet
 
@@ -29,10 +31,11 @@ class Upstream(NamedTuple):
     """What is known of the connections toward one target."""
 
     use: PortUse  # of all source addresses together
-    resting: float  # connections a second after which a port rests, because the balancer closed first
+    resting: float  # connections a second after which a port rests: the balancer closed first, or conntrack's all
     no_port: int  # connections that found no port (EADDRNOTAVAIL) since the last looks
     rest: float = rules.TIME_WAIT_SECONDS  # seconds a port rests
     sources: int = 1
+    conntrack: bool = False  # the ports are those of full NAT in the kernel
 
 
 def seconds_left(one: Upstream) -> float | None:
@@ -46,7 +49,8 @@ def upstream_ports(one: Upstream) -> Finding | None:
     if use.capacity <= 0:
         return None
     mostly_open = use.in_use > use.time_wait
-    if one.no_port or taken(use) >= NEARLY * use.capacity:
+    gone = taken(use) if one.rest else use.in_use  # what rests for no time is given out again at need
+    if one.no_port or gone >= NEARLY * use.capacity:
         return _now(one, mostly_open)
     if left is not None and left <= SOON:
         return Finding(
@@ -57,10 +61,17 @@ def upstream_ports(one: Upstream) -> Finding | None:
             ),
             evidence=_evidence(one),
             remedy=_remedies(one, mostly_open),
-            wrong=["tcp_fin_timeout: it ends FIN_WAIT2, never TIME_WAIT, which is 60 s in every kernel"],
+            wrong=[_WRONG[one.conntrack]],
             confidence=LIKELY,
         )
     return None
+
+
+_WRONG = {
+    False: "tcp_fin_timeout: it ends FIN_WAIT2, never TIME_WAIT, which is 60 s in every kernel",
+    True: "a shorter nf_conntrack_tcp_timeout_time_wait: below 60 s the port comes back to a target that may still "
+    "hold TIME_WAIT on it",
+}
 
 
 def _now(one: Upstream, mostly_open: bool) -> Finding:
@@ -87,16 +98,14 @@ def _evidence(one: Upstream) -> list[Evidence]:
         Evidence(
             f"{count(use.in_use)} in use, {count(use.time_wait)} in TIME_WAIT, {count(use.free)} free of "
             f"{plural(use.capacity, 'port')} toward {use.destination}",
-            SOCK_DIAG,
+            CONNTRACK if one.conntrack else SOCK_DIAG,
         )
     ]
-    if one.resting:
+    if one.resting and one.rest:
         carried = rate(rules.sustainable(use.capacity, one.rest))
-        found.append(
-            Evidence(
-                f"the balancer closes {asked(one.resting)} first; {carried} are carried for ever", "its own counters"
-            )
-        )
+        pace = asked(one.resting)
+        what = f"{pace} begin" if one.conntrack else f"the balancer closes {pace} first"
+        found.append(Evidence(f"{what}; {carried} are carried for ever", "its own counters"))
     if one.no_port:
         found.append(Evidence(f"EADDRNOTAVAIL {count(one.no_port)} of late", "errno of connect()"))
     return found
@@ -105,7 +114,7 @@ def _evidence(one: Upstream) -> list[Evidence]:
 def _remedies(one: Upstream, mostly_open: bool) -> list[Remedy]:
     """The best first."""
     found = []
-    if not mostly_open:
+    if not mostly_open and not one.conntrack:
         found += [
             Remedy(
                 'upstream.keepalive = true with upstream.reuse = "always"',
@@ -124,13 +133,21 @@ def _remedies(one: Upstream, mostly_open: bool) -> list[Remedy]:
             ),
         ]
     each = one.use.capacity // max(1, one.sources)
-    wanted = rules.sources_needed(one.resting, each, one.rest) if one.resting else one.sources + 1
+    wanted = rules.sources_needed(one.resting, each, one.rest) if one.resting and one.rest else one.sources + 1
     if wanted > one.sources:
         found.append(
             Remedy(
                 f"upstream.source with {plural(wanted, 'address')}",
                 f"{plural(wanted * each, 'port')} instead of {count(one.use.capacity)}",
                 "the addresses must exist on this host: ip address add ADDRESS/32 dev INTERFACE",
+            )
+        )
+    if one.conntrack:
+        found.append(
+            Remedy(
+                'nat = "dnat" in the pool',
+                "targets see clients' own addresses and ports, and none of the balancer's is needed",
+                "targets must send their answers back through the balancer",
             )
         )
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from timewait.tcp.profiles import KERNELS
+from timewait.tcp.release import Release
 from timewait.tcp.reuse import is_in_force
 from timewait.tcp.timewait import TCP_TIMEWAIT_LEN
 
@@ -19,6 +20,8 @@ _PRESENT = KERNELS[-1]
 TIME_WAIT_SECONDS = TCP_TIMEWAIT_LEN / 1000
 REUSE_DELAY_MS = _PRESENT.defaults.tcp_tw_reuse_delay  # 6.14+; before, one tick of a clock of whole seconds
 DEFAULT_LOW, DEFAULT_HIGH = _PRESENT.defaults.ip_local_port_range
+NAT_PORTS = 1024, 65535  # nf_nat_l4proto_unique_tuple: a source port above 1023 stays above it
+CONNTRACK_TIME_WAIT_SECONDS = 120.0  # tcp_timeouts[TCP_CONNTRACK_TIME_WAIT], nf_conntrack_proto_tcp.c
 EXHAUSTED = ("EADDRNOTAVAIL", "EADDRINUSE")
 """Both are the same event. connect() that finds no port fails with EADDRNOTAVAIL (`__inet_hash_connect`); bind() to
 port 0 that finds none fails with EADDRINUSE (`inet_csk_get_port`)."""
@@ -57,6 +60,16 @@ def sources_needed(rate: float, ports_per_source: int, time_wait_seconds: float 
     if ports_per_source <= 0:
         return 0
     return max(1, math.ceil(rate * time_wait_seconds / ports_per_source))
+
+
+def conntrack_rest(release: Release, time_wait_seconds: float = CONNTRACK_TIME_WAIT_SECONDS) -> float:
+    """Seconds for which full NAT cannot give the source port of a TCP connection that is over to another one.
+
+    `time_wait_seconds`: nf_conntrack_tcp_timeout_time_wait. Since 6.5 nf_nat_used_tuple_harder() evicts an entry in
+    TIME_WAIT or CLOSE in the last of its attempts, if the new SYN's sequence number is after the old one's: for that
+    it looks at 32 ports and more, of unrelated hosts each is half as likely, so it as good as always finds one.
+    """
+    return 0.0 if release >= (6, 5, 0) else time_wait_seconds
 
 
 def rest(

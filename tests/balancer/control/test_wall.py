@@ -16,9 +16,10 @@ from kit.labs import ENVIRONMENT, wait_until
 from kit.namespace import Namespace, needs_namespaces
 from kit.run_timewait import timewait
 from kit.servers import Server
-from timewait.balance import From, Lookout, origins
+from timewait.balance import Lookout
 from timewait.balancer.config.read import configuration
 from timewait.balancer.control.client import Client
+from timewait.balancer.origins import From, origins, translations
 from timewait.balancer.statistics import Closes, Statistics, TargetStatistics
 from timewait.balancer.views import Kernel
 from timewait.run import PortUse
@@ -67,6 +68,46 @@ target = [{{{{ addr = "{A}" }}}}, {{{{ addr = "{B}" }}}}]
 )
 def test_from_where_connections_come(first: str, second: str, found: dict[From, list[str]]) -> None:
     assert origins(configuration(TWO_LISTENERS.format(first=first, second=second), "clb.toml")) == found
+
+
+KERNEL = """
+engine = "nftables"
+[[listener]]
+name = "db"
+bind = ["10.0.0.1:5432"]
+protocol = "tcp"
+pool = "db"
+{source}
+[[listener]]
+name = "dns"
+bind = ["10.0.0.1:53"]
+protocol = "udp"
+pool = "names"
+[[pool]]
+name = "db"
+nat = "{nat}"
+target = [{{ addr = "10.2.1.2:5432" }}, {{ addr = "127.0.0.1:5432" }}]
+[[pool]]
+name = "names"
+target = [{{ addr = "10.2.1.3:53" }}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "nat", "capacity"),
+    [
+        ("", "full", [64_512]),
+        ('upstream = { source = ["10.2.1.1:20000-20999", "10.2.1.9"] }', "full", [65_512]),
+        ("", "dnat", []),
+    ],
+)
+def test_ports_that_the_kernel_gives(source: str, nat: str, capacity: list[int]) -> None:
+    read = configuration(KERNEL.format(source=source, nat=nat), "clb.toml")
+    target = TargetStatistics(pool="db", address="10.2.1.2:5432", connects=900, active=300, resting=200)
+    found = translations(read, Statistics(targets={"db/10.2.1.2:5432": target}))
+    assert [use.capacity for use in found.values()] == capacity
+    assert all((use.in_use, use.time_wait, use.free) == (300, 200, use.capacity - 500) for use in found.values())
+    assert origins(read) == {}
 
 
 def counted(closed_first: int, no_port: int = 0) -> Statistics:

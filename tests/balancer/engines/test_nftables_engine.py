@@ -171,6 +171,59 @@ for name, story in (("dnat", dnat), ("sources", pool), ("sessions", sticky), ("h
     ]
 
 
+def test_ports_of_full_nat_are_counted_and_run_out_as_the_rules_say() -> None:
+    """Of 20 ports 15 go to connections that have ended and 5 to open ones; who comes then gets a port that rests, or,
+    before Linux 6.5, none. Where 5 of 5 are open, nobody gets one."""
+    said = lab(
+        """
+from timewait.balance import Lookout
+from timewait.tcp.ports import conntrack_rest
+from timewait.tcp.release import parse_release
+forwarding("1")
+
+def ports(low, high):
+    source = 'upstream = { source = ["10.2.1.1:%d-%d"] }' % (low, high)
+    return nft(source).replace("weight = 20", "weight = 0")
+
+def hold(count):
+    return [held.enter_context(connect(client)) for _ in range(count)]
+
+async def look(engine, text):
+    found = Lookout()(configuration(text, "b.toml"), await engine.statistics(), 0.0)
+    print([one.id for one in found.findings])
+    return found.ports[FIRST]
+
+async def ended(engine):
+    print(dict(await aside(asked, client, 15)))
+    await aside(hold, 5)
+    use = await look(engine, ports(30000, 30019))
+    print(use.capacity, use.in_use, 1 <= use.time_wait <= 15, use.time_wait + use.free)
+    print(dict(await aside(asked, client, 3, timeout=1.5)))
+
+async def opened(engine):
+    await aside(hold, 5)
+    use = await look(engine, ports(31000, 31004))
+    print(use.capacity, use.in_use, use.time_wait, use.free)
+    print(dict(await aside(asked, client, 1, timeout=1.5)))
+
+print("taken over" if conntrack_rest(parse_release(os.uname().release)) == 0 else "kept")
+for story, low, high in ((ended, 30000, 30019), (opened, 31000, 31004)):
+    with ExitStack() as held:
+        play(balancer, NftablesEngine(), ports(low, high), story)
+"""
+    )
+    taken_over = said[0] == "taken over"
+    assert said[1:] == [
+        "{'server-1': 15}",
+        "[]" if taken_over else "['upstream-ports-exhausted']",
+        "20 5 True 15",
+        "{'server-1': 3}" if taken_over else "{'TimeoutError': 3}",
+        "['upstream-ports-held-open']",
+        "5 5 0 0",
+        "{'TimeoutError': 1}",
+    ]
+
+
 def test_limits_idle_time_and_timestamps() -> None:
     peers.needs("haproxy")
     said = lab(

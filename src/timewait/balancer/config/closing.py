@@ -26,9 +26,8 @@ from timewait.tcp import ports
 
 HTTP = (Protocol.HTTP, Protocol.HTTPS)
 WIDTH = 100
-NAT_PORTS = 65535 - 1024 + 1  # nf_nat_l4proto_unique_tuple: a source port above 1023 stays above it
+NAT_PORTS = ports.NAT_PORTS[1] - ports.NAT_PORTS[0] + 1
 _UNIX = ["they come over a unix socket, which has neither ports nor TIME_WAIT."]
-CONNTRACK_TIME_WAIT = 120  # seconds: nf_conntrack_tcp_timeout_time_wait, nf_conntrack_proto_tcp.c
 
 
 def summary(configuration: Configuration) -> list[str]:
@@ -161,10 +160,11 @@ def _translated(listener: Listener) -> list[str]:
         rest = idle(listener)
         lead = "a flow keeps its source port here until it was silent for"
         return [f"{lead} {duration_text(rest)}: {_nat_wall(count, rest, 'flows')}"]
+    rest = ports.CONNTRACK_TIME_WAIT_SECONDS
     lead = "there is no socket here, but conntrack keeps the source port of an ended connection for"
     return [
-        f"{lead} {CONNTRACK_TIME_WAIT} s: {_nat_wall(count, CONNTRACK_TIME_WAIT, 'connections')}",
-        "Newer kernels take some of them over earlier.",  # nf_nat_used_tuple_harder, since 2023
+        f"{lead} {rest:.0f} s: {_nat_wall(count, rest, 'connections')}",
+        "Linux 6.5 and later take such a port over earlier, where no other is free.",  # see tcp.ports.conntrack_rest
     ]
 
 

@@ -15,7 +15,7 @@ from timewait.balancer.statistics import Closes, ListenerStatistics, TargetStati
 from timewait.balancer.views import Stats
 
 PREFIX = "timewait_balancer"
-GAUGES = frozenset({"active", "idle"})
+GAUGES = frozenset({"active", "idle", "resting"})
 _LISTENER, _TARGET = ("listener",), ("pool", "target")
 
 # Fields that become one metric with a label for what they tell apart; all other numbers are metrics by their names.
@@ -26,6 +26,7 @@ MEANINGS = {
     "accepted": "connections of clients accepted",
     "active": "connections open (listener), or in use toward a target",
     "idle": "connections kept and waiting for a request",
+    "resting": "connections that are over and whose source ports conntrack still holds (engine nftables, full NAT)",
     "requests": "requests, or streams at layer 4",
     "reused": "requests that were not the first on their connection",
     "retried": "requests sent again to another target or on another connection",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from timewait.balancer.config.addresses import Place, bound, place
-from timewait.balancer.config.model import Configuration, Listener, Protocol
+from timewait.balancer.config.model import Configuration, Listener, Nat, Protocol
 from timewait.balancer.nft import Nft
 from timewait.balancer.nftables.census import Way
 from timewait.balancer.nftables.conntrack import Flow, end
@@ -60,11 +60,16 @@ def statistics(configuration: Configuration, counted: dict[str, int], ways: Mapp
     """Counters and connections put together. Pure."""
     services: Counter[str] = Counter()
     targets: Counter[str] = Counter()
+    resting: Counter[str] = Counter()
     for way, count in ways.items():
-        listener = listener_of(configuration, way) if way.open else None
-        if listener is not None:
+        listener = listener_of(configuration, way)
+        if listener is None:
+            continue
+        if way.open:
             services[listener.name] += count
             targets[_key(listener.pool, way.target)] += count
+        elif configuration.pool_named(listener.pool).nat is Nat.FULL:
+            resting[_key(listener.pool, way.target)] += count
     found = Statistics(unknown=UNKNOWN)
     for listener in listeners_of(configuration):
         found.listeners[listener.name] = ListenerStatistics(
@@ -81,11 +86,13 @@ def statistics(configuration: Configuration, counted: dict[str, int], ways: Mapp
                 counted.get(f"at-{pool.name}-{protocol}-{at.address.version} {at.address} {at.port}", 0)
                 for protocol in _NUMBERS
             )
+            key = _key(pool.name, end(at.address, at.port))
             found.targets[f"{pool.name}/{target.addr}"] = TargetStatistics(
                 pool=pool.name,
                 address=target.addr,
                 connects=connects,
-                active=targets[_key(pool.name, end(at.address, at.port))],
+                active=targets[key],
+                resting=resting[key],
             )
     return found
 

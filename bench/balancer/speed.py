@@ -133,8 +133,10 @@ def engines(settings: Settings) -> Result:
         "reload needs, so HAProxy alone with that text stands beside it.",
         figures=[
             _against(found["kept"], "engine haproxy against haproxy.cfg by hand, requests/s", ours, by_hand),
+            _saved(found["kept"], "... requests for the same CPU", ours, by_hand),
             _against(found["kept"], "... against HAProxy alone with the same text", ours, same, ""),
             _against(found["new"], "... new connections/s", ours, by_hand),
+            _saved(found["new"], "... new connections for the same CPU", ours, by_hand),
             _against(found["kernel, kept"], "engine nftables against a ruleset by hand, requests/s", rules, ruleset),
             _against(found["kernel, new"], "... new connections/s", rules, ruleset),
         ],
@@ -147,6 +149,12 @@ def _against(
 ) -> Figure:  # fmt: skip
     mine, others = ([one.requests for one in found[name]] for name in (ours, theirs))
     return ratio(what, mine, others, asked)
+
+
+def _saved(found: dict[str, list[Sample]], what: str, ours: str, theirs: str) -> Figure:
+    """The same by CPU, which other tenants of the machine disturb less."""
+    mine, others = ([one.cpu_each for one in found[name]] for name in (ours, theirs))
+    return ratio(what, others, mine)
 
 
 def _figures(found: dict[str, list[Sample]], what: str, asked: str) -> list[Figure]:

@@ -24,7 +24,7 @@ from timewait.lab.processes import Process, ProgramError, find
 if TYPE_CHECKING:
     from timewait.lab.network import LabHost
 
-_READY = 10.0  # seconds given to a program to listen
+_READY = 60.0  # seconds given to a program to listen, on a machine that may be busy; one that ends is noticed at once
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 

@@ -16,6 +16,7 @@ from timewait.lab.wire.tap import Tap
 
 _AT_ONCE = 256
 _TOLD_EVERY = 0.05  # seconds
+_PATIENCE = 20.0  # seconds for the end of the file to be written, on a disk or a machine that is busy
 _LAST_TURNS = 16  # what waits in the ring when the end comes; without a limit a flood would keep us from ending
 
 
@@ -58,7 +59,7 @@ class Recorder:
 
     def stop(self) -> None:
         """Ends it, with everything that has come so far in the file."""
-        self._child.stop()
+        self._child.stop(_PATIENCE)
 
     def __enter__(self) -> Recorder:
         return self

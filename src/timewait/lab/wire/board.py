@@ -1,14 +1,17 @@
 """Memory that a wire's process writes and the process that started it reads; neither waits for the other.
 
 Two things stand in it: a state, which is replaced as a whole, and a list of records, which only grows and has an end.
-A reader that finds the state half written reads again: its version is odd meanwhile (a sequence lock).
+A state is written beside the one before, and counts from when it is whole: whoever writes may be stopped or killed
+in the midst of it, and a reader has the one before. It reads again where it was overtaken so often that the place it
+read from was written to meanwhile.
 """
 
 from __future__ import annotations
 
 import mmap
 
-_VERSION, _SIZE, _USED, _LOST = range(4)  # numbers at the start
+_SHOWN, _USED, _LOST = range(3)  # numbers at the start: states shown so far, bytes of records, records without room
+_SIZES, _COPIES = 3, 4  # then the size of the state in each of its places, which are used in turn
 _STATE_PLACE = 64
 _LENGTH = 2  # bytes in front of each record
 
@@ -17,18 +20,20 @@ class Board:
     """Made before the process is forked, so that both have it. Sizes in bytes."""
 
     def __init__(self, state: int = 16_384, records: int = 2 << 20) -> None:
-        memory = memoryview(mmap.mmap(-1, _STATE_PLACE + state + records))  # zeros; pages exist once they are written
+        end = _STATE_PLACE + _COPIES * state
+        memory = memoryview(mmap.mmap(-1, end + records))  # zeros; pages exist once they are written
         self._numbers = memory[:_STATE_PLACE].cast("Q")
-        self._state = memory[_STATE_PLACE : _STATE_PLACE + state]
-        self._records = memory[_STATE_PLACE + state :]
+        self._states = [memory[place : place + state] for place in range(_STATE_PLACE, end, state)]
+        self._records = memory[end:]
 
     def show(self, text: bytes) -> None:
         """Replaces the state. Raises ValueError when it is too long."""
         numbers = self._numbers
-        numbers[_VERSION] += 1
-        self._state[: len(text)] = text
-        numbers[_SIZE] = len(text)
-        numbers[_VERSION] += 1
+        shown = numbers[_SHOWN] + 1
+        place = shown % _COPIES
+        self._states[place][: len(text)] = text
+        numbers[_SIZES + place] = len(text)
+        numbers[_SHOWN] = shown
 
     def add(self, record: bytes) -> None:
         """One more record of less than 64 KiB; without room for it, it is counted only."""
@@ -43,12 +48,12 @@ class Board:
 
     def state(self) -> bytes:
         """The state as it was last shown whole; empty before that."""
-        for _ in range(10_000):  # a writer killed in the midst of it leaves an odd version
-            version = self._numbers[_VERSION]
-            text = bytes(self._state[: self._numbers[_SIZE]])
-            if version == self._numbers[_VERSION] and version % 2 == 0:
-                break
-        return text
+        while True:
+            shown = self._numbers[_SHOWN]
+            place = shown % _COPIES
+            text = bytes(self._states[place][: self._numbers[_SIZES + place]])
+            if self._numbers[_SHOWN] - shown < _COPIES - 1:  # one more, and its place might be in work already
+                return text
 
     def records(self) -> list[bytes]:
         """All records, in their order."""

@@ -15,6 +15,8 @@ from timewait.lab.wire.spec import WireSpec
 from timewait.lab.wire.tap import Tap
 from timewait.lab.wire.told import Counts, Event
 
+_PATIENCE = 20.0  # seconds for what was recorded to be written, on a disk or a machine that is busy
+
 End = tuple[Namespace, str]  # a host and the name its interface gets
 
 
@@ -91,7 +93,7 @@ class Wire:
     def stop(self) -> None:
         """Ends it. Its interfaces are gone, its counts remain."""
         self._stopped = True
-        self._child.stop()
+        self._child.stop(_PATIENCE)
 
     def __enter__(self) -> Wire:
         return self

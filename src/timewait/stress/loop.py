@@ -58,7 +58,7 @@ def run(engine: Engine, control: int, on_control: Callable[[], None], on_second:
         now = clock()
         if now >= next_chore:
             next_chore = now + CHORES
-            sweep_at = sweep(engine, sweep_at, now)
+            sweep_at = sweep(engine, sweep_at, turn_began)
             if now >= next_pour:
                 next_pour = now + POUR
                 meters.pour()
@@ -142,7 +142,11 @@ def run(engine: Engine, control: int, on_control: Callable[[], None], on_second:
 
 
 def sweep(engine: Engine, at: int, now: float) -> int:
-    """Looks at a part of the slots for passed deadlines; returns where to go on next time."""
+    """Looks at a part of the slots for passed deadlines; returns where to go on next time.
+
+    `now` is when the events were fetched that have been dealt with: what came after that, while this machine let us
+    wait, may be the very thing a deadline is for, and is not yet read.
+    """
     slots = engine.connections
     if not slots:
         return 0

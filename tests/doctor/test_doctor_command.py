@@ -11,6 +11,7 @@ import pytest
 
 from kit import behaviours
 from kit.certificates import Certificates
+from kit.labs import wait_until
 from kit.namespace import Namespace, needs_namespaces
 from kit.nginx import Nginx
 from kit.ports import free_port
@@ -114,6 +115,7 @@ def test_no_source_port_is_this_machines_fault() -> None:
     needs_namespaces()
     with Namespace((40000, 40000)) as namespace, Server(behaviours.echo, listener=namespace.listen()) as server:
         first = doctor(server.tcp_url, "--idle", "50ms", "--json", namespace=namespace)
+        wait_until(lambda: namespace.time_wait("dport", server.port) == 1, "the server has closed, too")
         again = doctor(server.tcp_url, "--idle", "50ms", "--json", namespace=namespace)
     # We end the probe's connection to a tcp:// target first, so its only port is in TIME_WAIT for the next one.
     assert first.exit_code == 0

@@ -20,7 +20,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def connect(server: Server) -> socket.socket:
-    return socket.create_connection((server.host, server.port), 5)
+    return socket.create_connection((server.host, server.port), 20)
 
 
 def ask(server: Server, data: bytes = REQUEST) -> bytes:
@@ -66,7 +66,7 @@ def test_stalling_server_ends_with_the_test() -> None:
         sock.settimeout(0.1)
         with pytest.raises(TimeoutError):
             sock.recv(1)
-    sock.settimeout(5)
+    sock.settimeout(20)
     assert sock.recv(1) == b""
     sock.close()
 
@@ -98,7 +98,7 @@ def test_tls_server_shows_its_certificate(tmp_path: Path) -> None:
 
 def test_free_port_is_refused() -> None:
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", free_port()), 5)
+        socket.create_connection(("127.0.0.1", free_port()), 20)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -106,14 +106,14 @@ def test_nginx_counts_connections_and_requests(host: str, tmp_path: Path) -> Non
     files = Certificates(tmp_path).good
     with Nginx(host=host, certificate=files.certificate, key=files.key) as nginx:
         assert (nginx.count().accepted, nginx.count().requests) == (0, 0)
-        connection = http.client.HTTPConnection(host, nginx.port, timeout=5)
+        connection = http.client.HTTPConnection(host, nginx.port, timeout=20)
         for _ in range(3):
             connection.request("GET", "/")
             assert connection.getresponse().read() == b"hello"
         assert nginx.count(settled=False).open == 1
         connection.close()
         context = ssl._create_unverified_context()
-        secure = http.client.HTTPSConnection(host, nginx.tls_port, timeout=5, context=context)
+        secure = http.client.HTTPSConnection(host, nginx.tls_port, timeout=20, context=context)
         secure.request("GET", "/")
         assert secure.getresponse().read() == b"hello"
         secure.close()

@@ -62,7 +62,7 @@ with client.entered():
     add_route("10.9.0.0/16", "10.0.0.2")
     set_sysctl("net.ipv4.ip_local_port_range", "20000 20009")
     for server in servers:
-        with socket.create_connection((server.address, 80), 5) as connection:
+        with socket.create_connection((server.address, 80), 20) as connection:
             connection.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
             answer = connection.recv(100)
             print(answer.split(b"\\r")[0].decode(), 20000 <= connection.getsockname()[1] <= 20009)
@@ -241,7 +241,7 @@ def test_a_child_stopped_at_once_never_runs_a_handler_of_its_parent(capfd: pytes
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        ended = {children.start(signal.pause).stop() for _ in range(100)}
+        ended = {children.start(signal.pause).stop(20) for _ in range(100)}
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended == {-signal.SIGTERM}

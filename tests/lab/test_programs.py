@@ -13,11 +13,12 @@ import os, signal, socket, time
 from pathlib import Path
 from timewait.lab import enter
 from timewait.lab.network import build
+from kit.labs import wait_until
 from timewait.lab import processes, topologies
 from timewait.lab.programs import BALANCERS, Settings, Upstream
 
 def ask(keep=False, address="10.0.0.1"):
-    with socket.create_connection((address, 80), 5) as connection:
+    with socket.create_connection((address, 80), 20) as connection:
         ending = b"" if keep else b"Connection: close\\r\\n"
         connection.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n" + ending + b"\\r\\n")
         return b"".join(iter(lambda: connection.recv(4096), b""))
@@ -25,6 +26,13 @@ def ask(keep=False, address="10.0.0.1"):
 def ends(host, state, words):
     lines = host.run(["ss", "-Htan", "state", state, *words]).splitlines()
     return [line.split()[2].rpartition(":")[0] for line in lines]
+
+def closed(*hosts):
+    \"\"\"Waits until no connection is halfway through its end, for want of a program's turn.\"\"\"
+    half = ["fin-wait-1", "fin-wait-2", "close-wait", "closing", "last-ack"]
+    words = [word for state in half for word in ("state", state)]
+    for host in hosts:
+        wait_until(lambda: not host.run(["ss", "-Htan", *words]).strip(), "connections are closed at both ends")
 """
 
 
@@ -64,6 +72,7 @@ with build(topologies.proxy()) as network:
     with network["client"].entered():
         answers = [ask() for _ in range(50)]
     print(sum(answer.startswith(b"HTTP/1.1 200") and b"hello" in answer for answer in answers))
+    closed(network["balancer"], network["server"])
     print(len(ends(network["balancer"], "time-wait", ["dport", "=", ":80"])))
     print(len(ends(network["server"], "time-wait", ["sport", "=", ":80"])))
     print(len(ends(network["balancer"], "established", ["dport", "=", ":80"])) > 0)
@@ -86,6 +95,7 @@ with build(topologies.proxy(sources=3)) as network:
     with network["client"].entered():
         for _ in range(60):
             ask()
+    closed(network["balancer"], network["server"])
     seen = [line.split()[3].rpartition(":")[0] for line in
             network["server"].run(["ss", "-Htan", "state", "time-wait"]).splitlines()]
     print(sorted(set(seen)), min(seen.count(source) for source in sources) >= 8)
@@ -142,6 +152,7 @@ for resets in (False, True):
         with network["client"].entered():
             for _ in range(20):
                 assert ask().startswith(b"HTTP/1.1 200")
+        closed(network["balancer"])
         print(len(ends(network["balancer"], "time-wait", [])))
 """,
     )

@@ -54,7 +54,13 @@ def test_one_request_per_connection(
     ours, theirs = namespace.time_wait("dport", port), namespace.time_wait("sport", port)
     expected = {"us": (300, 0), "peer": (0, 300), "reset": (0, 0)}[FIRST[closing]]
     assert (ours, theirs) == expected
-    assert result.json["ports"]["time_wait"] == ours
+    assert_seen(result, ours)
+
+
+def assert_seen(result: Result, time_wait: int) -> None:
+    """The run's own last look has counted them: those that nginx had not closed by then are in use there."""
+    ports = result.json["ports"]
+    assert ports["time_wait"] <= time_wait <= ports["time_wait"] + ports["in_use"]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -87,7 +93,8 @@ def test_ipv6(namespace: Namespace) -> None:
     with Nginx(host="::1", namespace=namespace) as nginx:
         result = stress(nginx.url, "-n", "200", "-c", "5", "--close", "client", namespace=namespace)
         assert agrees(result, nginx, 200) == 200
-        assert namespace.time_wait("dport", nginx.port) == result.json["ports"]["time_wait"] == 200
+        assert namespace.time_wait("dport", nginx.port) == 200
+        assert_seen(result, 200)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import msgspec
 
 CREDENTIALS = Struct("3i")  # struct ucred, linux/socket.h: pid, uid, gid
 _LISTENING = "00010000"  # __SO_ACCEPTCON in the flags column of /proc/net/unix, linux/net.h
-_PATIENCE = 2.0  # seconds for an answer
+_PATIENCE = 10.0  # seconds for an answer, on a machine that may be busy
 
 Answer = TypeVar("Answer", bound=msgspec.Struct)
 

@@ -31,6 +31,7 @@ from timewait.simulate.world import (
 from timewait.tcp import rulebook
 
 replace = msgspec.structs.replace
+pytestmark = pytest.mark.timeout(300)  # whichever test comes first compiles the engine
 
 
 def played(scenario: Scenario, seed: int = 1, width: int | None = None) -> Outcome:

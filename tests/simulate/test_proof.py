@@ -14,6 +14,7 @@ from timewait.simulate import proof
 from timewait.simulate.scenario_file import names
 from timewait.verdict import Measure, Result
 
+pytestmark = pytest.mark.timeout(300)  # whichever test comes first compiles the engine
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "simulate.md"
 
 

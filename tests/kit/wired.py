@@ -90,16 +90,19 @@ def moved(source: socket.socket, target: socket.socket, data: bytes) -> bool:
     return digest.digest() == hashlib.sha256(data).digest()
 
 
-def captured(path: str) -> list[tuple[int, bytes]]:
-    """The frames of a capture file, with their time in ns; raises when anything in it does not fit."""
+def captured(path: str, *, whole: bool = True) -> list[tuple[int, bytes]]:
+    """The frames of a capture file, with their time in ns; raises when anything in it does not fit. Without `whole`
+    its end may be half written: somebody is at it."""
     text = Path(path).read_bytes()
     magic, major, minor, _, _, snap, link = struct.unpack_from("<IHHiIII", text)
     assert (magic, major, minor, link) == (0xA1B23C4D, 2, 4, 1)
     found, place = [], 24
-    while place < len(text):
+    while place < len(text) if whole else place + 16 <= len(text):
         seconds, rest, here, there = struct.unpack_from("<IIII", text, place)
         assert rest < 1_000_000_000 and here <= there and here <= snap
         place += 16 + here
+        if place > len(text) and not whole:
+            break
         assert place <= len(text)
         found.append((seconds * 1_000_000_000 + rest, text[place - here : place]))
     return found
@@ -458,11 +461,11 @@ def echoes() -> None:
             assert near.recv(1) == b""
             near.close()
             settle(wire, lambda number=number: wire.counts().records[1] > number)  # type: ignore[misc]
-            [syn, *_] = [text for _, text in captured(path) if _flags(text) == SYN]
+            [syn, *_] = [text for _, text in captured(path, whole=False) if _flags(text) == SYN]
             for half in (0, 2**31):
                 door.send(_other_syn(syn, 20_000 + number, half))
             settle(wire, lambda number=number: len(wire.events()) > number)  # type: ignore[misc]
-        heard = [packet.tsecr for packet in _last(captured(path)).values()]
+        heard = [packet.tsecr for packet in _last(captured(path, whole=False)).values()]
         tell(remembered=[event.record_ts for event in wire.events()], heard=heard)
 
 

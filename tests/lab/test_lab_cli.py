@@ -22,7 +22,7 @@ from kit.labs import ENVIRONMENT, MAIN, USERS, processes_of_session, wait_until
 from kit.namespace import needs_namespaces
 from kit.run_timewait import BAD_USAGE, MACHINE, SCRIPT, timewait
 from timewait.cli.lab.draw import draw
-from timewait.lab import topologies
+from timewait.lab import registry, topologies
 from timewait.lab.wire.spec import RESETS, End, OldKernel, WireSpec
 
 
@@ -128,8 +128,16 @@ def test_what_show_writes_up_can_read(tmp_path: Any) -> None:
     with up(str(file), "--balancer", "own") as (process, lab):
         assert lab["name"] == f"direct-{process.pid}"
         asked = "import socket, time\nbefore = time.monotonic()\nsocket.create_connection(('balancer', 80))\n"
-        took = timewait("lab", "shell", "client", sys.executable, "-c", f"{asked}print(time.monotonic() - before)")
+        asked += "print(time.monotonic() - before)"
+        took = timewait("lab", "shell", "--lab", lab["name"], "client", sys.executable, "-c", asked)
         assert float(took.stdout) >= 0.06
+
+
+def test_the_only_lab_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a real one: this machine may have others, of which no test can know."""
+    lab = registry.Lab("direct-1", 1, topologies.direct(), {})
+    monkeypatch.setattr(registry, "running", lambda: [lab])
+    assert registry.choose("") is lab
 
 
 def test_list_shows_topologies_and_what_runs() -> None:

@@ -100,7 +100,7 @@ def test_a_range_with_no_free_port(namespace: Namespace) -> None:
 def saved(namespace: Namespace, tmp_path: Path) -> Path:
     path = tmp_path / "run.jsonl"
     with Server(behaviours.well, listener=namespace.listen()) as server:
-        words = ["-d", "1s", "-c", "2", "--json", "--save", str(path)]
+        words = ["-d", "2s", "-c", "2", "--json", "--save", str(path)]
         assert timewait("stress", server.url, *words, namespace=namespace).exit_code == 0
     return path
 

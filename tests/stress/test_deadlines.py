@@ -25,8 +25,8 @@ def test_what_came_while_this_machine_stood_still_came_in_time() -> None:
     needs_namespaces()
     peers.needs("nginx")
     with Namespace() as namespace, Nginx(namespace=namespace) as nginx:
-        words = [str(SCRIPT), "stress", nginx.url, "-d", "110s", "-c", "300", "--timeout", "3s", "--close-timeout", "3s",
-                 "--workers", "1", "--close", "server", "--json"]  # fmt: skip
+        words = [str(SCRIPT), "stress", nginx.url, "-d", "110s", "-c", "300", "--timeout", "3s",
+                 "--close-timeout", "3s", "--workers", "1", "--close", "server", "--json"]  # fmt: skip
         with subprocess.Popen(
             namespace.command(words), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:

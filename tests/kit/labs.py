@@ -31,7 +31,7 @@ MAIN = "import sys, timewait.cli; sys.argv = ['timewait', *sys.argv[1:]]; timewa
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}  # so that it may import the kit
 
 
-def python(code: str, *words: str, timeout: float = 60) -> str:
+def python(code: str, *words: str, timeout: float = 100) -> str:
     """Runs code in a fresh interpreter; what it prints. `words` are its sys.argv[1:]."""
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT

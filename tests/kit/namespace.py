@@ -63,7 +63,7 @@ class Namespace:
     ) -> None:
         assert self._holder.stdin is not None and self._holder.stdout is not None
         self._holder.stdin.close()
-        self._holder.wait(10)
+        self._holder.wait(60)
         self._holder.stdout.close()
 
     def command(self, words: Sequence[str | Path]) -> list[str]:
@@ -73,7 +73,7 @@ class Namespace:
 
     def run(self, *words: str | Path, input: str | None = None) -> str:
         """Runs a command inside to its end and returns its output. Raises CalledProcessError when it fails."""
-        done = subprocess.run(self.command(words), input=input, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(self.command(words), input=input, capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr.strip()}")
         return done.stdout
@@ -89,7 +89,7 @@ class Namespace:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             words = [sys.executable, "-c", _LISTEN, host, str(port), str(backlog), str(theirs.fileno())]
-            subprocess.run(self.command(words), check=True, pass_fds=[theirs.fileno()], timeout=30)
+            subprocess.run(self.command(words), check=True, pass_fds=[theirs.fileno()], timeout=60)
             _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
         return socket.socket(fileno=descriptors[0])
 

@@ -27,7 +27,7 @@ TIMEWAIT = str(Path(sys.executable).with_name("timewait"))
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([TIMEWAIT, "watch", *words], capture_output=True, text=True, timeout=60)
+    return subprocess.run([TIMEWAIT, "watch", *words], capture_output=True, text=True, timeout=100)
 
 
 def the_end(view: dict[str, Any], label: str, direction: str = "out") -> dict[str, Any]:

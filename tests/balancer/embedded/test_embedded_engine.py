@@ -152,7 +152,7 @@ def test_reloads_under_load_lose_nothing(free_port: Callable[[], int]) -> None:
         first = set(here.pids)
         for turn in range(6):  # with new workers, and in every other turn by a message
             targets = (one.authority, two.authority) if turn % 2 else (one.authority,)
-            here.reload(configured(port, *targets, stop_timeout=5.0 + turn // 2))
+            here.reload(configured(port, *targets, stop_timeout=60.0 + turn // 2))
             time.sleep(0.1)
         wait_until(lambda: asking.asked > 50, "enough was asked")
         asking.stop()

@@ -230,14 +230,14 @@ def test_a_head_that_does_not_come(said: bytes, heard: int | None) -> None:
 
 
 def test_slow_heads_do_not_earn_time_byte_by_byte() -> None:
-    with meeting(behaviours.well, listener(client=ClientSide(header_timeout=20))) as (client, worker):
+    with meeting(behaviours.well, listener(client=ClientSide(header_timeout=60))) as (client, worker):
         worker.until(lambda: worker.statistics.active)
         for position in range(3):
             client.say(GET[position : position + 1])
-            worker.skip(6)
+            worker.skip(12)
         assert client.is_silent()
         client.say(GET[3:4])
-        worker.skip(6)  # 24 s in all, and never more than 6 without a byte
+        worker.skip(25)  # 61 s in all, and never more than 25 without a byte
         assert client.answer().status == 408
 
 

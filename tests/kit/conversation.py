@@ -7,7 +7,7 @@ import struct
 from types import TracebackType
 from typing import NamedTuple, Self
 
-PATIENCE = 10.0  # seconds
+PATIENCE = 30.0  # seconds
 
 
 class Answer(NamedTuple):

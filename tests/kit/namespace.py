@@ -63,7 +63,7 @@ class Namespace:
     ) -> None:
         assert self._holder.stdin is not None and self._holder.stdout is not None
         self._holder.stdin.close()
-        self._holder.wait(30)
+        self._holder.wait(60)
         self._holder.stdout.close()
 
     def command(self, words: Sequence[str | Path]) -> list[str]:

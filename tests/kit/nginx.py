@@ -121,15 +121,15 @@ class Nginx:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.send_signal(signal.SIGTERM)  # nsenter has become nginx's master by exec
-        self._process.wait(30)
+        self._process.wait(60)
         self._folder.cleanup()
 
     def count(self, *, settled: bool = True) -> Count:
-        """nginx's own figures; `settled` waits until none of our connections is open there, 20 s at most.
+        """nginx's own figures; `settled` waits until none of our connections is open there, 30 s at most.
 
         A connection that we have ended can still lie in nginx's accept queue or among its events.
         """
-        limit = time.monotonic() + 20
+        limit = time.monotonic() + 30
         while True:
             found = self._read()
             if not settled or not found.open or time.monotonic() > limit:
@@ -163,7 +163,7 @@ class Nginx:
         return ports
 
     def _wait_until_ready(self) -> None:
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 60
         while True:
             try:
                 self._read()
@@ -177,7 +177,7 @@ class Nginx:
     def _read(self) -> Count:
         """Asks over a socket in the file system, which is the same inside and outside of a namespace."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(20)
+            sock.settimeout(30)
             sock.connect(str(self._prefix / "status"))
             sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
             answer = b"".join(iter(lambda: sock.recv(65536), b"")).decode()

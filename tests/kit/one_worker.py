@@ -49,6 +49,17 @@ def pool(*addresses: str, **settings: object) -> Pool:
     return Pool(**{"name": "app", "target": targets, **settings})  # type: ignore[arg-type]
 
 
+class Clock:
+    """The machine's, which a test may set ahead or stop: then no timeout depends on how soon a thread is run."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        self.stopped_at: float | None = None
+
+    def __call__(self) -> float:
+        return (time.monotonic() if self.stopped_at is None else self.stopped_at) + self.ahead
+
+
 class OneWorker:
     """Accepts on a free port of 127.0.0.1 as long as the context lasts."""
 
@@ -64,7 +75,8 @@ class OneWorker:
     ) -> None:
         """`limited`: max_conn and max_cps of the listener hold; layer 4 is relayed."""
         self.errors: list[BaseException] = []
-        self.loop = Loop(on_error=lambda fd, error: self.errors.append(error))
+        self.clock = Clock()
+        self.loop = Loop(on_error=lambda fd, error: self.errors.append(error), clock=self.clock)
         self._descriptor = shared.create()
         configuration = Configuration(listener=(listener,), pool=pools)
         self.worker = Worker(self.loop, 0, shared.Shared(self._descriptor), configuration, log)
@@ -98,7 +110,7 @@ class OneWorker:
         done = threading.Event()
         self._calls.append((action, done))
         os.write(self._wake[1], b"x")
-        assert done.wait(10)
+        assert done.wait(30)
 
     def cut(self, address: str, then: Then) -> None:
         """Ends what is open toward a target of pool "app"."""
@@ -109,12 +121,27 @@ class OneWorker:
 
         self.do(cut)
 
+    def skip(self, seconds: float) -> None:
+        """Sets the worker's clock ahead, behind what has reached it by now; what is due by then has happened."""
+
+        def ahead() -> None:
+            self.clock.ahead += seconds
+
+        self.do(ahead)
+        for _ in range(2):  # in the turn of the first the deadlines are looked at, and the second comes after it
+            self.do(lambda: None)
+
+    def stop_clock(self) -> None:
+        """From here on only `skip` moves the worker's clock."""
+        self.clock.stopped_at = time.monotonic()
+
     def until(self, condition: Callable[[], object]) -> None:
-        """Waits for what must come true soon."""
-        deadline = time.monotonic() + 10
+        """Waits for what must come true soon; the event that made it true is over then, with all it counts."""
+        deadline = time.monotonic() + 30
         while not condition():
             assert time.monotonic() < deadline, (self.statistics, self.worker.statistics.targets)
             time.sleep(0.005)
+        self.do(lambda: None)
 
     def until_left(self) -> None:
         """Waits until no client is here any more."""
@@ -145,7 +172,7 @@ class OneWorker:
     ) -> None:
         if self._thread.is_alive():
             self.do(self._stop)
-            self._thread.join(10)
+            self._thread.join(30)
         self._sock.close()
         self.loop.close()
         for fd in self._wake:

@@ -57,7 +57,7 @@ def timewait(
     namespace: Namespace | None = None,
     open_files: int | None = None,
     hard_open_files: int | None = None,
-    timeout: float = 60,
+    timeout: float = 100,
     input: str | None = None,
 ) -> Result:
     """`timewait WORDS`, inside `namespace` if one is given, with the limits of open files at `open_files` (soft) and
@@ -96,16 +96,16 @@ def close(closing: str) -> tuple[str, ...]:
 def interrupted(
     *words: str | Path, send: signal.Signals, when: Callable[[], bool], namespace: Namespace | None = None
 ) -> Result:
-    """`timewait WORDS`, sent this signal as soon as `when` holds (asked for 45 s at most)."""
+    """`timewait WORDS`, sent this signal as soon as `when` holds (asked for 60 s at most)."""
     with subprocess.Popen(
         _command(words, namespace), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        limit = time.monotonic() + 45
+        limit = time.monotonic() + 60
         while not when() and process.poll() is None and time.monotonic() < limit:
             time.sleep(0.02)
         process.send_signal(send)
         try:
-            stdout, stderr = process.communicate(timeout=45)
+            stdout, stderr = process.communicate(timeout=50)
         except BaseException:
             process.kill()
             raise

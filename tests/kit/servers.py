@@ -185,7 +185,7 @@ class Server:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive(), "a server thread did not end"
         self._listener.close()
         if kind is None and self.surprises:

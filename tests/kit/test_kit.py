@@ -11,6 +11,7 @@ import pytest
 
 from kit import behaviours
 from kit.certificates import Certificates
+from kit.labs import wait_until
 from kit.namespace import Namespace
 from kit.nginx import Nginx
 from kit.ports import free_port
@@ -134,7 +135,9 @@ def test_namespace_has_its_own_range_and_listeners(namespace: Namespace) -> None
             while sock.recv(100): pass"""
         namespace.run("python3", "-c", fetch)
         assert (server.accepted, server.requests) == (1, 1)
-        assert namespace.time_wait("sport", server.port) == 1  # this client waits for the server's FIN
+        wait_until(  # this client waits for the server's FIN
+            lambda: namespace.time_wait("sport", server.port) == 1, "the server has the TIME_WAIT"
+        )
         assert namespace.time_wait("dport", server.port) == 0
 
 

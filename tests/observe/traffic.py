@@ -38,8 +38,10 @@ def ss(*expression: str) -> dict[State, int]:
 
 
 def agreed(witness: Callable[[], T], ours: Callable[[], U]) -> tuple[T, U]:
-    """Both readings, taken while nothing moved: the witness says the same before and after. 10 s at most."""
-    for _ in range(100):
+    """Both readings, taken while nothing moved: the witness says the same before and after. 90 s at most: by then
+    what earlier tests left in TIME_WAIT is gone."""
+    limit = time.monotonic() + 90
+    while time.monotonic() < limit:
         before, found, after = witness(), ours(), witness()
         if before == after:
             return after, found
@@ -48,8 +50,8 @@ def agreed(witness: Callable[[], T], ours: Callable[[], U]) -> tuple[T, U]:
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
-    """Waits for it, 10 s at most."""
-    limit = time.monotonic() + 10
+    """Waits for it, 30 s at most."""
+    limit = time.monotonic() + 30
     while not holds():
         if time.monotonic() > limit:
             pytest.fail(f"waited in vain for {what}")

@@ -85,7 +85,7 @@ class Balancer:
         self.process.send_signal(number)
 
     def ended(self) -> int:
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def close(self) -> None:
         self.process.kill()
@@ -245,7 +245,8 @@ def test_reload_by_signal_and_by_api(balancer: Balancer) -> None:
     balancer.write(A, C)
     balancer.signal(signal.SIGHUP)
     wait_until(lambda: balancer.weights() == {A: 10, C: 10}, "the reload")
-    assert f"reload: listeners kept: web; targets added: app {C}; targets removed: app {B}" in balancer.log
+    said = f"reload: listeners kept: web; targets added: app {C}; targets removed: app {B}"
+    wait_until(lambda: said in balancer.log, "the reload is told")
     balancer.write(B)
     told = json.loads(balancer.client.ask("POST", "/v1/reload"))["changes"]
     assert (told["targets_added"], told["targets_removed"]) == ([f"app {B}"], [f"app {A}", f"app {C}"])
@@ -301,7 +302,7 @@ def again(folder: Path, file: Path) -> tuple[int, str]:
         capture_output=True,
         text=True,
         env={**ENVIRONMENT, "XDG_RUNTIME_DIR": str(folder)},
-        timeout=30,
+        timeout=60,
     )
     return done.returncode, done.stderr
 

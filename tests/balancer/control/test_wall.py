@@ -199,11 +199,14 @@ def test_a_balancer_sees_its_wall_coming_and_says_when_it_hit_it(small: Namespac
                 timewait("stress", url, "-n", str(number), "--rate", "50cps", "--close", "server", namespace=small)
                 return kernel(client)
 
-            ahead = load(100)
-            assert (ahead["ports"][server.authority]["time_wait"], ahead["ports"][server.authority]["free"]) == (
-                100,
-                100,
-            )
+            load(100)
+
+            def rests() -> bool:  # the last ones wait for the server's FIN at first
+                use = kernel(client)["ports"][server.authority]
+                return (use["time_wait"], use["free"]) == (100, 100)
+
+            wait_until(rests, "100 ports rest and 100 are free")
+            ahead = kernel(client)
             # The other side of the balancer, which costs it no port: there a client may come back to its own port
             there = small.time_wait("sport", 8080)
             assert 0 < there <= 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 import time
@@ -11,19 +10,21 @@ from typing import NamedTuple
 
 import pytest
 
+from kit.one_worker import Clock
 from kit.servers import RST, listen
 from timewait.balancer.config.model import ClientClose, UpstreamClose
 from timewait.balancer.embedded import closing
 from timewait.balancer.embedded.loop import READ_AND_WRITE, Loop
 from timewait.balancer.statistics import Closes
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 class Pair(NamedTuple):
     """Our end, watched by the loop, and the other one."""
 
     loop: Loop
+    clock: Clock
     ours: socket.SocketType
     theirs: socket.socket
     closes: Closes
@@ -51,7 +52,8 @@ class Pair(NamedTuple):
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    loop = Loop()
+    clock = Clock()
+    loop = Loop(clock=clock)
     with listen() as server:
         theirs = socket.create_connection(server.getsockname(), timeout=PATIENCE)
         accepted, _ = server.accept()
@@ -60,7 +62,7 @@ def pair() -> Iterator[Pair]:
         )
     ours.setblocking(False)
     loop.watch(ours.fileno(), READ_AND_WRITE, lambda events: None)
-    yield Pair(loop, ours, theirs, Closes(), [])
+    yield Pair(loop, clock, ours, theirs, Closes(), [])
     theirs.close()
     ours.close()
     loop.close()
@@ -76,8 +78,14 @@ def end_target(pair: Pair, policy: UpstreamClose) -> None:
     closing.end_target(pair.loop, pair.ours, policy, pair.closes, done=pair.said.append)
 
 
-def state(sock: socket.socket) -> int:
+def state(sock: socket.SocketType) -> int:
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def theirs_first(pair: Pair) -> None:
+    """Their FIN is here."""
+    pair.theirs.shutdown(socket.SHUT_WR)
+    pair.until(lambda: state(pair.ours) == closing.CLOSE_WAIT)
 
 
 def test_fin_is_one_close(pair: Pair) -> None:
@@ -90,8 +98,7 @@ def test_fin_is_one_close(pair: Pair) -> None:
 @pytest.mark.parametrize("policy", ClientClose)
 def test_a_client_that_was_first_is_told_apart(pair: Pair, policy: ClientClose) -> None:
     """Though nobody has read its FIN yet."""
-    pair.theirs.shutdown(socket.SHUT_WR)
-    time.sleep(0.02)
+    theirs_first(pair)
     end_client(pair, policy)
     pair.until(lambda: pair.said)
     assert pair.theirs.recv(1) == b""
@@ -113,17 +120,17 @@ def test_an_answer_is_not_taken_away_by_what_the_client_still_sends(pair: Pair) 
     assert pair.counted() == {"balancer_fin": 1}
 
 
-def test_lingering_has_an_end(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closing, "LINGER_IDLE", 0.1)
-    monkeypatch.setattr(closing, "LINGER", 0.4)
+def test_lingering_has_an_end(pair: Pair) -> None:
+    """Also for one who goes on sending; until then each byte gives it another while."""
     end_client(pair, ClientClose.FIN, linger=True)
-    began = time.monotonic()
-    with contextlib.suppress(OSError):
-        while not pair.said:  # for as long as it is listened to
-            pair.theirs.send(b"x")
-            pair.turn(0.02)
-    pair.until(lambda: pair.said)
-    assert time.monotonic() - began >= 0.3
+    whiles = 0
+    while not pair.said:
+        pair.theirs.send(b"x")
+        pair.turn()
+        pair.clock.ahead += closing.LINGER_IDLE
+        pair.turn()
+        whiles += 1
+    assert whiles == closing.LINGER / closing.LINGER_IDLE
     assert pair.counted() == {"balancer_fin": 1}
 
 
@@ -138,7 +145,8 @@ def test_fin_rst_delivers_and_then_resets(pair: Pair) -> None:
         found += len(pair.theirs.recv(1 << 20))
     assert pair.theirs.recv(1) == b""
     pair.until(lambda: pair.said)
-    assert (found, pair.said, state(pair.theirs)) == (sent, ["balancer_rst"], closing.CLOSE)
+    assert (found, pair.said) == (sent, ["balancer_rst"])
+    pair.until(lambda: state(pair.theirs) == closing.CLOSE)
 
 
 def test_fin_rst_takes_nothing_away_from_a_client_that_does_not_read(pair: Pair) -> None:
@@ -202,20 +210,21 @@ def test_a_target_that_is_still_open(
     assert bool(pair.said) is (policy is not UpstreamClose.PEER)
     pair.until(lambda: pair.said)
     assert pair.counted() == counted
-    assert state(pair.theirs) == (closing.CLOSE if "balancer_rst" in counted else closing.CLOSE_WAIT)
+    expected = closing.CLOSE if "balancer_rst" in counted else closing.CLOSE_WAIT
+    pair.until(lambda: state(pair.theirs) == expected)
 
 
 @pytest.mark.parametrize("policy", UpstreamClose)
 def test_a_target_that_closed_keeps_its_time_wait(pair: Pair, policy: UpstreamClose) -> None:
-    pair.theirs.shutdown(socket.SHUT_WR)
-    time.sleep(0.02)
+    theirs_first(pair)
     end_target(pair, policy)
     pair.until(lambda: pair.said)
     assert pair.counted() == {"peer_fin": 1}
     assert pair.theirs.recv(1) == b""
 
 
-def test_a_target_is_let_close_first(pair: Pair) -> None:
+def test_a_target_is_let_close_first(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "TARGET_WAIT", PATIENCE)
     end_target(pair, UpstreamClose.PEER)
     pair.turn()
     pair.theirs.close()

@@ -24,12 +24,18 @@ from kit.labs import wait_until
 from kit.one_worker import pool, relayed
 from kit.servers import Peer, Server, listen
 from timewait.balancer.config.model import Certificate, Configuration, Protocol, Session, SessionType, Then, Tls
-from timewait.balancer.embedded import privileges
+from timewait.balancer.embedded import crew, privileges
 from timewait.balancer.embedded.engine import EmbeddedEngine
 from timewait.balancer.engine import BalancerError, Rotation
 
 Found = TypeVar("Found")
-PATIENCE = 20.0
+PATIENCE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that does not answer in time counts as 0: here none may, however busy the machine is."""
+    monkeypatch.setattr(crew, "ANSWER", 10 * PATIENCE)
 
 
 class Running:
@@ -146,14 +152,15 @@ def test_reloads_under_load_lose_nothing(free_port: Callable[[], int]) -> None:
         first = set(here.pids)
         for turn in range(6):  # with new workers, and in every other turn by a message
             targets = (one.authority, two.authority) if turn % 2 else (one.authority,)
-            here.reload(configured(port, *targets, stop_timeout=5.0 + turn // 2))
+            here.reload(configured(port, *targets, stop_timeout=60.0 + turn // 2))
             time.sleep(0.1)
+        wait_until(lambda: asking.asked > 50, "enough was asked")
         asking.stop()
         wait_until(lambda: len(here.pids) == 2, "workers of earlier generations have ended")
         assert not first & set(here.pids)
+        wait_until(lambda: here.do(here.engine.remaining()) == 0, "the last connections are over")
         counted = here.do(here.engine.statistics()).listeners["tcp"]
     assert asking.problems == []
-    assert asking.asked > 50
     assert (counted.accepted, counted.active) == (asking.asked, 0)  # of all generations together
 
 
@@ -168,6 +175,25 @@ def test_a_killed_worker_is_replaced_and_said(free_port: Callable[[], int]) -> N
         assert here.said == [f"worker 1 (pid {pid}) was killed by SIGKILL; its connections are lost, another worker "
                              "takes its place"]  # fmt: skip
         assert here.do(here.engine.statistics()).listeners["tcp"].accepted == 2
+
+
+def test_a_worker_that_is_being_reaped_is_not_waited_for(
+    free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, reap = threading.Event(), crew.Member._reap
+
+    async def slowly(self: crew.Member) -> None:
+        while not gone.is_set():
+            await asyncio.sleep(0.01)
+        await reap(self)
+
+    monkeypatch.setattr(crew.Member, "_reap", slowly)
+    with Server(upper) as server, running(configured(free_port(), server.authority, workers=1)) as here:
+        (member,) = here.engine._members
+        os.kill(member.pid, signal.SIGKILL)
+        wait_until(lambda: member._writer is not None and member._writer.is_closing(), "its end is noticed")
+        assert here.do(here.engine.remaining()) == 0
+        gone.set()
 
 
 def test_workers_that_cannot_live_end_the_engine(free_port: Callable[[], int]) -> None:
@@ -222,6 +248,8 @@ def test_draining_lets_connections_end_and_stopping_does_not(free_port: Callable
 def refused(address: tuple[str, int]) -> bool:
     try:
         socket.create_connection(address).close()
+    except ConnectionResetError:
+        return False  # it lay in the accept queue of a socket that was just being closed
     except ConnectionRefusedError:
         return True
     return False
@@ -240,12 +268,13 @@ def test_weights_active_connections_and_cuts_reach_every_worker(free_port: Calla
 
             before = two.accepted
             here.do(here.engine.rotate({"app": Rotation("app", ((one.authority, 10), (two.authority, 0)))}))
+            here.do(here.engine.statistics())  # who answers has read what came before
             assert [ask(address) for _ in range(6)] == [b"HELLO"] * 6
             assert two.accepted == before
 
             assert here.do(here.engine.cut("app", two.authority, Then.RST)) == before
             wait_until(lambda: sum(map(was_reset, open_now)) == before, "those of the second target are reset")
-            assert here.do(here.engine.active("app", two.authority)) == 0
+            wait_until(lambda: here.do(here.engine.active("app", two.authority)) == 0, "nothing is open there")
 
 
 def was_reset(sock: socket.socket) -> bool:
@@ -267,11 +296,11 @@ def test_limits_and_sessions_hold_over_all_workers(free_port: Callable[[], int])
         sticky = pool(one.authority, two.authority, session=Session(type=SessionType.SOURCE_IP))
         configuration = msgspec.structs.replace(configuration, listener=(limited,), pool=(sticky,))
         with running(configuration) as here, contextlib.ExitStack() as stack:
-            answers = [first_word(stack.enter_context(socket.create_connection(address))) for _ in range(9)]
+            answers = [first_word(stack, address) for _ in range(9)]
             assert sorted(answers) == [b""] * 3 + [b"hello"] * 6
             assert sorted((one.accepted, two.accepted)) == [0, 6]  # one source address, one target
             here.reload(msgspec.structs.replace(configuration, stop_timeout=7.0))
-            assert first_word(stack.enter_context(socket.create_connection(address))) == b""  # still six of them
+            assert first_word(stack, address) == b""  # still six of them
             assert here.do(here.engine.statistics()).listeners["tcp"].over_max_conn == 4
 
 
@@ -280,10 +309,10 @@ def hello_and_wait(peer: Peer) -> None:
     peer.read_to_end()
 
 
-def first_word(sock: socket.socket) -> bytes:
-    sock.settimeout(PATIENCE)
+def first_word(stack: contextlib.ExitStack, address: tuple[str, int]) -> bytes:
+    """What a new connection hears, empty for one that is reset, perhaps before connect() has returned."""
     try:
-        return sock.recv(16)
+        return stack.enter_context(socket.create_connection(address, PATIENCE)).recv(16)
     except ConnectionResetError:
         return b""
 
@@ -332,7 +361,8 @@ def test_workers_become_nobody_and_keep_what_root_read(free_port: Callable[[], i
         with context.wrap_socket(raw, server_hostname="localhost") as near:
             near.sendall(b"hello")
             near.shutdown(socket.SHUT_WR)  # without a close_notify, which the relay need not wait for
-        wait_until(lambda: server.accepted == 1, "the target was reached")
+            # A client that left now, with session tickets unread, would reset a handshake that is not over there
+            wait_until(lambda: server.accepted == 1, "the target was reached")
 
 
 def test_a_start_that_fails_leaves_nothing(free_port: Callable[[], int], tmp_path: Path) -> None:

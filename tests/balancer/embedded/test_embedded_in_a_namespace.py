@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import peers
-from kit.labs import ENVIRONMENT
+from kit.labs import ENVIRONMENT, wait_until
 from kit.namespace import Namespace, needs_namespaces
 
 START = """
@@ -93,4 +93,4 @@ def test_one_socket_takes_both_families(namespace: Namespace) -> None:
 def test_workers_do_not_outlive_a_killed_supervisor(namespace: Namespace) -> None:
     with pytest.raises(RuntimeError):
         inside(namespace, KILLED)
-    assert namespace.run("ss", "-Hltn", "sport = :8001") == ""
+    wait_until(lambda: namespace.run("ss", "-Hltn", "sport = :8001") == "", "nobody listens any more")

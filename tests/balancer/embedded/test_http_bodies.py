@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit import behaviours
-from kit.conversation import Conversation
+from kit.conversation import PATIENCE, Conversation
 from kit.one_worker import OneWorker, listener, meeting, pool
 from kit.servers import Peer, Server
 from timewait.balancer.config.model import ClientSide, Reuse, UpstreamSide
@@ -141,17 +142,15 @@ def test_a_target_that_does_not_read_holds_the_client_back() -> None:
         peer.receive()
         peer.stall()
 
-    settings_ = listener(upstream=UpstreamSide(send_timeout=0.5), limits=listener().limits)
+    settings_ = listener(upstream=UpstreamSide(send_timeout=0.5))
     with Server(behaviour) as server, OneWorker(settings_, pool(server.authority)) as worker:
         with Conversation(worker.address) as client:
             client.say(head(b"Content-Length: %d" % (50 * M)))
-            client.sock.settimeout(0.3)
-            try:
-                while sum(sent) < 50 * M:
+            client.sock.settimeout(0.05)
+            while sum(sent) < 50 * M and not worker.target().timed_out:
+                with suppress(TimeoutError):
                     sent.append(client.sock.send(bytes(65536)))
-            except OSError:
-                pass
-            client.sock.settimeout(10)
+            client.sock.settimeout(PATIENCE)
             assert sum(sent) < 40 * M
             assert client.answer().status == 504
         worker.until_left()
@@ -190,16 +189,22 @@ def test_a_target_that_says_no_at_once_spares_the_client_the_body() -> None:
 
 
 def test_the_bodys_time_begins_when_the_target_wants_it() -> None:
+    wanted = threading.Event()
+
     def behaviour(peer: Peer) -> None:
         peer.receive()
-        peer.wait(0.5)
+        wanted.wait(30)
         peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         peer.receive()
         peer.send(behaviours.OK)
         peer.read_to_end()
 
-    with meeting(behaviour, listener(client=ClientSide(body_timeout=0.2))) as (client, _):
-        assert client.ask(EXPECTS).status == 100
+    with meeting(behaviour, listener(client=ClientSide(body_timeout=20))) as (client, worker):
+        client.say(EXPECTS)
+        worker.until(lambda: worker.target().connected)
+        worker.skip(21)
+        wanted.set()
+        assert client.answer().status == 100
         assert client.ask(b"hello").status == 200
 
 

@@ -105,7 +105,9 @@ def test_everything_at_once_leaves_nothing_behind() -> None:
             for thread in clients:
                 thread.start()
             for thread in clients:
-                thread.join(60)
+                thread.join(100)
+            # Some have left before they were accepted
+            worker.until(lambda: worker.statistics.accepted == 300)
             worker.until_left()
             worker.until(lambda: sum(target.active for target in (worker.target(0), worker.target(1))) == 0)
             assert not [

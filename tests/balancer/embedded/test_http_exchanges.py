@@ -48,6 +48,7 @@ def test_kept_connections_on_both_sides() -> None:
     with Server(behaviours.well) as server, OneWorker(listener(), pool(server.authority)) as worker:
         with Conversation(worker.address) as client:
             assert [client.ask(GET).body for _ in range(5)] == [b"hello"] * 5
+        worker.until_left()
         assert server.accepted == 1
     assert (worker.statistics.requests, worker.statistics.reused) == (5, 4)
     assert (worker.target().requests, worker.target().reused, worker.target().connects) == (5, 4, 1)

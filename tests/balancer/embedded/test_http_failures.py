@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -15,6 +14,7 @@ from kit.one_worker import OneWorker, listener, meeting, pool
 from kit.ports import free_port
 from kit.servers import Behaviour, Peer, Server
 from timewait.balancer.config.model import ClientClose, ClientSide, Reuse, Then, UpstreamClose, UpstreamSide
+from timewait.balancer.embedded import closing
 from timewait.balancer.engine import Rotation
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -134,7 +134,7 @@ def test_a_target_that_speaks_before_it_is_asked_is_not_believed() -> None:
         assert client.ask(GET).body == b"hello"
 
 
-@pytest.mark.parametrize("behaviour", [behaviours.truncates, behaviours.truncates_chunk, behaviours.resets_in_body])
+@pytest.mark.parametrize("behaviour", [behaviours.truncates, behaviours.truncates_chunk])
 def test_an_answer_that_is_cut_off_looks_cut_off(behaviour: Behaviour) -> None:
     with meeting(behaviour) as (client, worker), pytest.raises((EOFError, ConnectionResetError)):
         client.ask(GET)
@@ -142,16 +142,27 @@ def test_an_answer_that_is_cut_off_looks_cut_off(behaviour: Behaviour) -> None:
     assert worker.target().failed == 1
 
 
-def test_an_answer_whose_end_only_the_connection_tells_is_cut_off_by_a_reset() -> None:
+@pytest.mark.parametrize(("request_", "field"), [(GET, b"Content-Length: 100\r\n"), (b"GET / HTTP/1.0\r\n\r\n", b"")])
+def test_an_answer_that_a_reset_cuts_off_looks_cut_off(request_: bytes, field: bytes) -> None:
+    """Also where its end is told by the end of the connection: then by a reset."""
+    arrived = threading.Event()
+
     def behaviour(peer: Peer) -> None:
         peer.request()
-        peer.send(b"HTTP/1.1 200 OK\r\n\r\nonly this")
-        peer.wait(0.05)
+        peer.send(b"HTTP/1.1 200 OK\r\n%b\r\nonly this" % field)
+        arrived.wait(30)
         peer.reset()
 
-    with meeting(behaviour) as (client, _):
-        client.say(b"GET / HTTP/1.0\r\n\r\n")
-        assert client.is_reset()
+    with meeting(behaviour) as (client, worker):
+        client.say(request_).until(b"only this")
+        arrived.set()
+        if field:
+            with pytest.raises((EOFError, ConnectionResetError)):
+                client.exactly(1)
+        else:
+            assert client.is_reset()
+    assert worker.statistics.made_by_target == {200: 1}
+    assert worker.target().failed == 1
 
 
 # --- time ---------------------------------------------------------------------------------------------------------
@@ -167,9 +178,12 @@ def test_a_target_that_never_answers_is_504() -> None:
 
 
 def test_a_target_that_stalls_in_its_body_is_cut_off() -> None:
-    settings = listener(upstream=UpstreamSide(read_timeout=0.2))
-    with meeting(behaviours.stalls_in_body, settings) as (client, worker), pytest.raises(EOFError):
-        client.ask(GET)
+    settings = listener(upstream=UpstreamSide(read_timeout=20))
+    with meeting(behaviours.stalls_in_body, settings) as (client, worker):
+        client.say(GET).until(b"\r\n\r\n")
+        worker.skip(21)
+        with pytest.raises(EOFError):
+            client.exactly(100)
     assert worker.target().timed_out == 1
 
 
@@ -205,8 +219,10 @@ def test_a_target_that_does_not_accept_costs_a_connect_timeout_and_no_more() -> 
 )
 def test_a_head_that_does_not_come(said: bytes, heard: int | None) -> None:
     """Who has said nothing hears nothing, as nginx has it; a part of a head is answered."""
-    with meeting(behaviours.well, listener(client=ClientSide(header_timeout=0.2))) as (client, worker):
+    with meeting(behaviours.well, listener(client=ClientSide(header_timeout=20))) as (client, worker):
         client.say(said)
+        worker.until(lambda: worker.statistics.active)
+        worker.skip(21)
         if heard is not None:
             assert client.answer().status == heard
         assert client.ends()
@@ -214,16 +230,14 @@ def test_a_head_that_does_not_come(said: bytes, heard: int | None) -> None:
 
 
 def test_slow_heads_do_not_earn_time_byte_by_byte() -> None:
-    with meeting(behaviours.well, listener(client=ClientSide(header_timeout=0.4))) as (client, _):
-        began = time.monotonic()
-        try:
-            for position in range(100):
-                client.say(GET[position : position + 1] or b"x")
-                if not client.is_silent(0.05):
-                    break
-        except OSError:
-            pass
-        assert time.monotonic() - began < 4
+    with meeting(behaviours.well, listener(client=ClientSide(header_timeout=60))) as (client, worker):
+        worker.until(lambda: worker.statistics.active)
+        for position in range(3):
+            client.say(GET[position : position + 1])
+            worker.skip(12)
+        assert client.is_silent()
+        client.say(GET[3:4])
+        worker.skip(25)  # 61 s in all, and never more than 25 without a byte
         assert client.answer().status == 408
 
 
@@ -244,11 +258,12 @@ def test_a_kept_connection_ends_in_silence() -> None:
 
 
 def test_idle_connections_to_targets_end() -> None:
-    settings = listener(upstream=UpstreamSide(reuse=Reuse.ALWAYS, idle=0.2))
+    settings = listener(upstream=UpstreamSide(reuse=Reuse.ALWAYS, idle=20))
     with meeting(behaviours.well, settings) as (client, worker):
         client.ask(GET)
         worker.do(worker.proxy.count)
         assert (worker.statistics.idle, worker.target().idle) == (1, 1)
+        worker.skip(21)
         worker.until(lambda: worker.target().closes.balancer_rst)
         worker.do(worker.proxy.count)
         assert worker.target().idle == 0
@@ -258,10 +273,15 @@ def test_idle_connections_to_targets_end() -> None:
 
 @pytest.mark.parametrize("settings", [ALWAYS, UpstreamSide(reuse=Reuse.ALWAYS, pool_max=1)])
 def test_the_pool_keeps_no_more_than_it_may(settings: UpstreamSide) -> None:
-    with (
-        Server(behaviours.after([0.05])) as server,
-        OneWorker(listener(upstream=settings), pool(server.authority)) as w,
-    ):
+    together = threading.Barrier(4)
+
+    def behaviour(peer: Peer) -> None:
+        peer.request()
+        together.wait(30)  # so that there are four connections
+        peer.send(behaviours.OK)
+        peer.read_to_end()
+
+    with Server(behaviour) as server, OneWorker(listener(upstream=settings), pool(server.authority)) as w:
         clients = [Conversation(w.address).say(GET) for _ in range(4)]
         assert {client.answer().status for client in clients} == {200}
         w.do(w.proxy.count)
@@ -310,12 +330,8 @@ def test_a_client_that_never_reads_costs_one_read_and_then_its_connection() -> N
     def behaviour(peer: Peer) -> None:
         peer.request()
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-        peer.sock.settimeout(0.3)
-        try:
-            while sum(sent) < size:
-                sent.append(peer.sock.send(bytes(65536)))
-        except OSError:
-            peer.wait(5)
+        while sum(sent) < size:  # until it is ended
+            sent.append(peer.sock.send(bytes(65536)))
 
     settings = listener(client=ClientSide(send_timeout=0.5))
     with Server(behaviour) as server, OneWorker(settings, pool(server.authority)) as worker:
@@ -333,7 +349,7 @@ def test_a_client_that_never_reads_costs_one_read_and_then_its_connection() -> N
 
 @pytest.mark.parametrize("close", list(ClientClose))
 def test_who_closes_first_toward_clients(close: ClientClose) -> None:
-    settings = listener(client=ClientSide(close=close, close_wait=1))
+    settings = listener(client=ClientSide(close=close, close_wait=30))
     with meeting(behaviours.well, settings) as (client, worker):
         client.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         if close is ClientClose.PEER:
@@ -346,7 +362,8 @@ def test_who_closes_first_toward_clients(close: ClientClose) -> None:
 
 
 @pytest.mark.parametrize("close", list(UpstreamClose))
-def test_who_closes_first_toward_targets(close: UpstreamClose) -> None:
+def test_who_closes_first_toward_targets(close: UpstreamClose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closing, "TARGET_WAIT", 30)
     settings = listener(upstream=UpstreamSide(keepalive=False, close=close))
     with meeting(behaviours.well, settings) as (client, worker):
         assert [client.ask(GET).status for _ in range(3)] == [200] * 3
@@ -357,22 +374,33 @@ def test_who_closes_first_toward_targets(close: UpstreamClose) -> None:
 
 
 def test_draining() -> None:
-    with Server(behaviours.after([0.3])) as server, OneWorker(listener(), pool(server.authority)) as worker:
+    drained = threading.Event()
+
+    def behaviour(peer: Peer) -> None:
+        while True:
+            if peer.request().target == "/slow":
+                drained.wait(30)
+            peer.send(behaviours.OK)
+
+    with Server(behaviour) as server, OneWorker(listener(), pool(server.authority)) as worker:
         idle, busy, late = (Conversation(worker.address) for _ in range(3))
         idle.ask(GET)
         late.ask(GET)
-        busy.say(GET)
-        worker.until(lambda: worker.target().active)
+        busy.say(GET.replace(b"/", b"/slow", 1))
+        worker.until(lambda: server.requests == 3)
+        worker.stop_clock()  # idle ones get a moment
 
         def drain() -> None:
             worker.worker.draining = True
             worker.proxy.drain()
 
         worker.do(drain)
+        drained.set()
         for client in (busy, late.say(GET)):
             answer = client.answer()
             assert (answer.status, answer.headers["connection"]) == (200, "close")
             assert client.ends()
+        worker.skip(2)
         assert idle.ends()
         worker.until_left()
         for client in (idle, busy, late):

@@ -78,16 +78,25 @@ def test_a_line_for_each_request(tmp_path: Path) -> None:
 
 def test_what_went_wrong_is_said_and_who_closed(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    settings = listener(upstream=UpstreamSide(read_timeout=0.2))
+    settings = listener(upstream=UpstreamSide(read_timeout=20))
     with logged(path, behaviours.stalls_before_answer, settings) as worker:
-        with Conversation(worker.address) as client:
-            assert client.ask(GET).status == 504
-            client.say(GET)
+
+        def asks(client: Conversation, words: bytes) -> Conversation:
+            worker.until(lambda: not worker.target().active)
+            client.say(words)
             worker.until(lambda: worker.target().active)
-            client.reset()
+            return client
+
+        with Conversation(worker.address) as client:
+            asks(client, GET)
+            worker.skip(21)
+            assert client.answer().status == 504
+            asks(client, GET).reset()
             worker.until_left()
         with Conversation(worker.address) as client:
-            client.ask(GET[:-2] + b"Connection: close\r\n\r\n")
+            asks(client, GET[:-2] + b"Connection: close\r\n\r\n")
+            worker.skip(21)
+            assert client.answer().status == 504
             assert client.ends()
     late, gone, last = Logged(path).lines()
     assert (late["status"], late["reason"], late.get("closed_by")) == (504, "read-timeout", None)

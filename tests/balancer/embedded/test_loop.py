@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from timewait.balancer.embedded.loop import IN, NEVER, PEER_CLOSED, READ, READ_AND_WRITE, Loop
+from timewait.balancer.embedded.loop import IN, NEVER, PEER_CLOSED, READ, READ_AND_WRITE, SWEEP, Loop
 
 
 @pytest.fixture
@@ -21,11 +21,14 @@ def test_an_event_is_told_once_while_nothing_new_comes(pair: tuple[socket.socket
     ours, theirs = pair
     loop = Loop()
     told: list[int] = []
-    loop.watch(ours.fileno(), READ, told.append)
+    then = iter([lambda: theirs.sendall(b"b"), theirs.close, loop.stop])
+
+    def tell(events: int) -> None:
+        told.append(events)
+        loop.after(0.05, next(then))  # until then nothing new comes
+
+    loop.watch(ours.fileno(), READ, tell)
     theirs.send(b"a")
-    loop.after(0.05, lambda: theirs.sendall(b"b"))
-    loop.after(0.1, theirs.close)
-    loop.after(0.15, loop.stop)
     loop.run()
     assert told[:2] == [IN, IN]
     assert told[-1] & PEER_CLOSED
@@ -64,7 +67,11 @@ def test_deadlines_never_come_early_and_may_be_moved() -> None:
     moved.deadline = NEVER
     loop.unguard(let_go)
     loop.unguard(let_go)
-    loop.after(0.6, loop.stop)
+
+    def look() -> None:
+        loop.after(SWEEP, loop.stop if all(thing.at for thing in things) else look)
+
+    look()
     loop.run()
     assert all(thing.at for thing in things)
     assert moved.at == let_go.at == 0
@@ -107,16 +114,21 @@ def test_a_descriptor_that_a_timer_closed_is_free_for_another() -> None:
     loop = Loop()
     told: list[int] = []
     first, second = os.pipe(), os.pipe()
-    loop.watch(first[0], READ, told.append)
+
+    def tell(events: int) -> None:
+        told.append(events)
+        loop.after(0.05, loop.stop)
+
+    loop.watch(first[0], READ, tell)
 
     def replace() -> None:
         loop.closed(first[0])
         os.dup2(second[0], first[0])
-        loop.watch(first[0], READ, told.append)
+        loop.watch(first[0], READ, tell)
         os.write(second[1], b"x")
 
     loop.after(0.01, replace)
-    loop.after(0.1, loop.stop)
+    loop.after(10, loop.stop)
     loop.run()
     assert told == [IN]
     loop.close()

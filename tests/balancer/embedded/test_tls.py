@@ -124,9 +124,11 @@ def test_an_old_version_is_refused_and_counted(
 
 @pytest.mark.parametrize("words", [b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"])
 def test_a_handshake_that_does_not_come_is_ended(certificates: tuple[Certificate, ...], words: bytes) -> None:
-    with secured(certificates, echo, header_timeout=0.3) as worker:
+    with secured(certificates, echo, header_timeout=20) as worker:
         with socket.create_connection(worker.address, timeout=10) as near:
             near.sendall(words)
+            worker.until(lambda: worker.statistics.accepted)
+            worker.skip(21)
             while near.recv(100):  # an alert, where there was something to be alarmed about
                 pass
         worker.until_left()

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,7 +26,8 @@ from timewait.observe.sock_diag import SockDiag, toward
 from timewait.tcp.states import State
 
 QUICK = 0.2  # seconds: for what is not going to answer
-PATIENT = 5.0
+PATIENT = 30.0
+HELD_BACK = 0.03  # the kernel holds an ACK back for 40 ms (TCP_DELACK_MIN), counted in ticks
 
 
 def check(
@@ -54,14 +56,20 @@ def left_behind(address: str) -> dict[State, int]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_tcp_check_is_never_accepted_and_leaves_nothing(host: str) -> None:
-    with listen(host) as door:
-        door.settimeout(0.3)
-        address = f"[{host}]:{door.getsockname()[1]}" if ":" in host else f"{host}:{door.getsockname()[1]}"
-        assert check(address).passed
-        # The reset came before the handshake's last segment, so there was nothing to accept
-        with pytest.raises(TimeoutError):
-            door.accept()
-        assert left_behind(address) == {}
+    for _ in range(100):
+        with listen(host) as door:
+            door.settimeout(0.3)
+            address = f"[{host}]:{door.getsockname()[1]}" if ":" in host else f"{host}:{door.getsockname()[1]}"
+            outcome = check(address)
+            assert outcome.passed
+            assert left_behind(address) == {}
+            if outcome.seconds > HELD_BACK:
+                continue  # this process had to wait for its turn, and the kernel did not wait for it
+            # The reset came before the handshake's last segment, so there was nothing to accept
+            with pytest.raises(TimeoutError):
+                door.accept()
+            return
+    pytest.fail(f"none of 100 checks took less than {HELD_BACK} s")
 
 
 def test_a_tcp_check_of_a_closed_port() -> None:
@@ -91,7 +99,7 @@ def test_an_http_check_asks_as_clb_does_and_ends_with_a_reset() -> None:
 
     with Server(behaviour) as server:
         assert check(server.authority, CheckType.HTTP, http=HttpCheck(path="/up", host="shop.test")).passed
-        assert ended.wait(5)
+        assert ended.wait(30)
         assert left_behind(server.authority) == {}
         assert check(server.authority, CheckType.HTTP, http=HttpCheck(method="GET")).passed
     method, target, headers = seen[0]
@@ -174,6 +182,20 @@ def echoing_datagrams() -> Iterator[str]:
         finally:
             stopping.set()
             thread.join(10)
+
+
+def test_silence_is_well_also_when_the_loop_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was to happen meanwhile then happens in one turn of the loop."""
+    rules = Health(timeout=0.1, custom=CustomCheck())
+
+    async def made(address: str) -> Outcome:
+        checking = asyncio.create_task(probe(Check(address, CheckType.CUSTOM, rules, True), Icmp()))
+        await asyncio.sleep(0.01)
+        time.sleep(0.2)
+        return await checking
+
+    with echoing_datagrams() as address:
+        assert asyncio.run(made(address)).passed
 
 
 def test_a_custom_check_over_udp() -> None:

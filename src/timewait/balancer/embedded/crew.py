@@ -85,7 +85,7 @@ class Member:
 
     async def ask(self, make: Callable[[int], messages.ToWorker], otherwise: Any) -> Any:
         """The answer to a question; `otherwise` if it has ended or does not answer in time."""
-        if self.end is not None and self.end.done():
+        if self._writer is not None and self._writer.is_closing():  # it has closed its end, and is being reaped
             return otherwise
         self._asked += 1
         number = self._asked

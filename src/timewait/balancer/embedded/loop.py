@@ -54,9 +54,15 @@ class Timer:
 class Loop:
     """Calls handlers as events come in. One thread, nothing blocks, `now` is the time of the present turn."""
 
-    def __init__(self, on_error: Callable[[int, Exception], None] | None = None) -> None:
-        """`on_error(fd, error)`: a handler or callback raised, which is a bug; None lets run() raise it."""
-        self.now = time.monotonic()
+    def __init__(
+        self,
+        on_error: Callable[[int, Exception], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_error(fd, error)`: a handler or callback raised, which is a bug; None lets run() raise it. `clock`:
+        tests give one that they can move."""
+        self._clock = clock
+        self.now = clock()
         self._on_error = on_error
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
@@ -105,7 +111,7 @@ class Loop:
         """Calls back once, `seconds` from now or a little later (milliseconds)."""
         timer = Timer(callback)
         self._timers_made += 1
-        heappush(self._timers, (time.monotonic() + seconds, self._timers_made, timer))
+        heappush(self._timers, (self._clock() + seconds, self._timers_made, timer))
         return timer
 
     def cancel(self, timer: Timer) -> None:
@@ -128,7 +134,7 @@ class Loop:
 
     def run(self) -> None:
         """Turns until stop()."""
-        wait, handlers, forgotten, clock = self._epoll.poll, self._handlers, self._forgotten, time.monotonic
+        wait, handlers, forgotten, clock = self._epoll.poll, self._handlers, self._forgotten, self._clock
         while not self._stopped:
             if forgotten:  # by timers too: what wait() tells from now on is for whoever has the descriptor now
                 forgotten.clear()
@@ -169,7 +175,7 @@ class Loop:
         due = self._next_tick if self._guarded else NEVER
         if self._timers and self._timers[0][0] < due:
             due = self._timers[0][0]
-        return None if due == NEVER else max(0.0, due - time.monotonic())
+        return None if due == NEVER else max(0.0, due - self._clock())
 
     def _run_soon(self) -> None:
         callbacks, self._soon = self._soon, []

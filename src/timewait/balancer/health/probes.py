@@ -57,8 +57,7 @@ async def probe(check: Check, icmp: Icmp) -> Outcome:
     """Makes one check; ends within its timeout. Nothing is raised for what the network does."""
     begun = time.monotonic()
     try:
-        async with asyncio.timeout(check.rules.timeout):
-            reason = await _KINDS[check.kind](check, icmp)
+        reason = await _KINDS[check.kind](check, icmp)
     except TimeoutError:
         reason = f"no answer within {duration_text(check.rules.timeout)}"
     except OSError as problem:
@@ -77,11 +76,17 @@ def endpoint(address: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
 
 
 async def _tcp(check: Check, icmp: Icmp) -> str:
-    with await _connected(check.address, hold_ack=True):
-        return ""
+    async with asyncio.timeout(check.rules.timeout):
+        with await _connected(check.address, hold_ack=True):
+            return ""
 
 
 async def _http(check: Check, icmp: Icmp) -> str:
+    async with asyncio.timeout(check.rules.timeout):
+        return await _asked(check)
+
+
+async def _asked(check: Check) -> str:
     wanted = check.rules.http
     loop = asyncio.get_running_loop()
     with await _connected(check.address) as sock:
@@ -119,8 +124,13 @@ async def _custom(check: Check, icmp: Icmp) -> str:
     say, hear = spoken(check.rules.custom)
     if check.udp:
         return await _datagram(check.address, say, hear, check.rules.timeout)
+    async with asyncio.timeout(check.rules.timeout):
+        return await _talked(check.address, say, hear)
+
+
+async def _talked(address: str, say: bytes, hear: bytes) -> str:
     loop = asyncio.get_running_loop()
-    with await _connected(check.address) as sock:
+    with await _connected(address) as sock:
         if say:
             await loop.sock_sendall(sock, say)
         heard = b""
@@ -141,23 +151,30 @@ def spoken(check: CustomCheck) -> tuple[bytes, bytes]:
 
 async def _ping(check: Check, icmp: Icmp) -> str:
     if not check.udp:
-        return await icmp.echo(*endpoint(check.address))
+        return await _echoed(check, icmp)
     pinged, sent = await asyncio.gather(
-        icmp.echo(*endpoint(check.address)), _datagram(check.address, DATAGRAM, b"", check.rules.timeout)
+        _echoed(check, icmp), _datagram(check.address, DATAGRAM, b"", check.rules.timeout)
     )
     return pinged or sent
 
 
+async def _echoed(check: Check, icmp: Icmp) -> str:
+    async with asyncio.timeout(check.rules.timeout):
+        return await icmp.echo(*endpoint(check.address))
+
+
 async def _datagram(address: str, say: bytes, hear: bytes, timeout: float) -> str:
-    """Where nothing is expected, silence is well: only ICMP "port unreachable" is not (udp(7), ECONNREFUSED)."""
+    """Where nothing is expected, silence is well: only ICMP "port unreachable" is not (udp(7), ECONNREFUSED).
+
+    So this has a timeout of its own and none around it: of two that end together, the outer one would be told.
+    """
     family, where = endpoint(address)
     loop = asyncio.get_running_loop()
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
         try:
             await loop.sock_connect(sock, where)
             await loop.sock_sendall(sock, say)
-            # A little less than the whole time: silence must be told from the timeout of the check
-            async with asyncio.timeout(timeout * 0.95):
+            async with asyncio.timeout(timeout):
                 while True:
                     if hear in await loop.sock_recv(sock, MOST_READ):
                         return ""

@@ -115,6 +115,23 @@ def test_a_log_that_cannot_be_is_refused(tmp_path: Path) -> None:
         open_log(str(tmp_path / "nowhere" / "log"))
 
 
+def test_who_reads_the_log_finds_every_field_explained() -> None:
+    page = (Path(__file__).parents[3] / "docs/balance-running.md").read_text()
+    section = page.partition("\n## Access log\n")[2].partition("\n## ")[0]
+    assert [field for field in Record.__struct_fields__ if f"`{field}`" not in section] == []
+
+
+def test_its_end_loses_what_cannot_be_written() -> None:
+    full = open_log("/dev/full")
+    log = AccessLog(full)
+    log.write(record(1))
+    log.flush()
+    before = (log.waiting, log.lost)
+    log.end()
+    assert (before, log.waiting, log.lost) == ((True, 0), False, 1)
+    os.close(full)
+
+
 def test_a_full_disk_is_told_once_and_its_end_too() -> None:
     said: list[str] = []
     full = os.open("/dev/full", os.O_WRONLY)

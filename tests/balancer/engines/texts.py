@@ -114,6 +114,8 @@ HAPROXY = {
     "least": haproxy(pool='scheduler = "least_conn"'),
     "hashed": haproxy(pool='scheduler = "ip_hash"'),
     "cookie": haproxy(pool='session = { type = "cookie_insert", ttl = "60s", cookie = "SID" }'),
+    "logged": haproxy('real_ip = { trusted = ["10.0.0.0/8"] }', top='access_log = "-"'),
+    "logged-tcp": haproxy("max_conn = 5", protocol="tcp", top='access_log = "-"'),
     "table": haproxy(pool='session = { type = "source_ip", ttl = "60s" }'),
     "six": haproxy().replace('"127.0.0.1:8080"', '"[::]:8080", "unix:/tmp/x y/web.sock"'),
     "rules": haproxy(

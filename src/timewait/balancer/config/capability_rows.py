@@ -52,7 +52,7 @@ _FILE = (
     Row(
         "access_log",
         "JSON lines",
-        Refused("HAProxy writes its own log, to syslog"),
+        "the same, of what HAProxy logs: no `reused` and `closed_by`, times in ms, bytes with heads",
         NO_REQUESTS,
     ),
     Row("stop_timeout", YES, YES, "TCP connections of conntrack are waited for"),

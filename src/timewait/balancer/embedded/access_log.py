@@ -12,6 +12,7 @@ import os
 import select
 import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -57,6 +58,23 @@ def open_log(path: str) -> int:
         raise BalancerError(f"access_log {path!r} cannot be written: {error.strerror}") from None
 
 
+def is_open_at(descriptor: int, path: str) -> bool:
+    """Whether a log is still the file of that name: who rotates logs gives it another one."""
+    if path == "-":
+        return True
+    ours = os.fstat(descriptor)
+    try:
+        there = Path(path).stat()
+    except OSError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+
+def endpoint(host: str, port: int) -> str:
+    """A client as a record has it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _standard_output() -> int:
     """Opened anew where that is possible: not to block must not become the state of everybody's standard output."""
     if not stat.S_ISREG(os.fstat(1).st_mode):
@@ -92,6 +110,16 @@ class AccessLog:
         self._size += len(line)
         if self._size >= GATHER:
             self.flush()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something that could not be written yet."""
+        return bool(self._rest or self._lines)
+
+    def end(self) -> None:
+        """Writes what it can; the rest is lost."""
+        self.flush()
+        self._give_up(self._rest)
 
     def flush(self) -> None:
         """Writes what it can."""

@@ -65,14 +65,7 @@ class Ground:
         if any(_signature(path) != known for path, known in self.files.items()):
             return False
         path = configuration.access_log
-        if self.log < 0 or path in ("", "-"):
-            return True
-        ours = os.fstat(self.log)
-        try:
-            there = Path(path).stat()
-        except OSError:
-            return False
-        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        return self.log < 0 or not path or access_log.is_open_at(self.log, path)
 
     def release(self, keep: Ground | None = None) -> None:
         """Gives back what `keep` does not have."""

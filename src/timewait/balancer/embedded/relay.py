@@ -28,7 +28,7 @@ from typing import Any
 from timewait.balancer.config.effective import idle, real_ip_mode
 from timewait.balancer.config.model import ClientClose, RealIpMode, Then, UpstreamClose
 from timewait.balancer.embedded import closing, proxy_protocol
-from timewait.balancer.embedded.access_log import Record
+from timewait.balancer.embedded.access_log import Record, endpoint
 from timewait.balancer.embedded.flow import NOTHING, Flow
 from timewait.balancer.embedded.loop import READ_AND_WRITE
 from timewait.balancer.embedded.state import ListenerState, PoolState, TargetState
@@ -348,7 +348,7 @@ class Relay:
         record = Record(
             time=time.time(),
             listener=self.listener.config.name,
-            client=f"{self.address[0]}:{self.address[1]}" if self.address[0] else "unix",
+            client=endpoint(*self.address) if self.address[0] else "unix",
             connection=self.id,
             reason=reason,
             made_by="balancer" if reason else "target",

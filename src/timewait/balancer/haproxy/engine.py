@@ -9,6 +9,7 @@ meanwhile. Who is in rotation is told through its command line.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -21,10 +22,11 @@ from timewait.balancer.engine import BalancerError, Rotation
 from timewait.balancer.haproxy import tables
 from timewait.balancer.haproxy.commands import GoneError
 from timewait.balancer.haproxy.generation import Generation
+from timewait.balancer.haproxy.log import Log
 from timewait.balancer.haproxy.process import Process, memory, program
 from timewait.balancer.haproxy.text import Handed, listeners_of, written
 from timewait.balancer.listening import listen, release
-from timewait.balancer.statistics import Statistics, ended, summed
+from timewait.balancer.statistics import Statistics, summed
 from timewait.balancer.timestamps import Stripped
 
 _GRACE = 1.0  # seconds
@@ -42,6 +44,7 @@ class HaproxyEngine:
         self._leaving: list[Generation] = []
         self._rotations: dict[str, Rotation] = {}
         self._accidents = Accidents()
+        self._numbers = itertools.count(1)  # of HAProxys that log
         self._certificates: dict[str, bytes] = {}  # "/certificate /key" -> both, as they were read last
         self._ended = Statistics()  # what those that are gone had counted
         self._tasks: set[asyncio.Task[None]] = set()
@@ -68,7 +71,7 @@ class HaproxyEngine:
         certificates. Raises BalancerError: nothing has changed."""
         old = self._current
         assert old is not None
-        if _certificates(configuration) == self._certificates and await _adopted(old, configuration, rotations):
+        if self._is_fresh(configuration, old) and await _adopted(old, configuration, rotations):
             self._rotations = dict(rotations)
             return
         before = set(self._sockets)
@@ -117,7 +120,7 @@ class HaproxyEngine:
             try:
                 found.append(await generation.statistics())
             except GoneError:
-                found.append(ended(generation.counted))
+                found.append(generation.final())
         return summed(found)
 
     async def drain(self) -> None:
@@ -140,6 +143,7 @@ class HaproxyEngine:
         self._stopping = True
         for generation in self._all():
             await generation.process.kill()
+            generation.finish()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -172,32 +176,47 @@ class HaproxyEngine:
         ours, theirs = socket.socketpair()
         pems = _certificates(configuration)
         certificates: dict[str, int] = {}
+        log: Log | None = None
         try:
+            if configuration.access_log:
+                log = Log(configuration, next(self._numbers), self._say)
             for key, content in pems.items():
                 certificates[key] = memory("certificate", content)
             handed = Handed(
                 sockets={bind: found.fileno() for bind, found in self._sockets.items()},
                 certificates={key: f"/proc/self/fd/{number}" for key, number in certificates.items()},
                 commands=theirs.fileno(),
+                log=log.theirs if log else -1,
             )
-            keep = [*handed.sockets.values(), *certificates.values(), theirs.fileno()]
+            keep = [*handed.sockets.values(), *certificates.values(), theirs.fileno(), *([log.theirs] if log else [])]
             text = written(configuration, rotations, handed).encode()
             process = await Process.start(text, keep, ours, configuration)
         except BaseException:
             ours.close()
+            if log is not None:
+                log.finish()
             raise
         finally:
             theirs.close()
             for number in certificates.values():
                 os.close(number)
         self._certificates = pems
-        found = Generation(process, configuration, rotations)
+        if log is not None:
+            log.begin()
+        found = Generation(process, configuration, rotations, log)
         self._background(self._watch(found, asyncio.get_running_loop().time()))
         return found
 
+    def _is_fresh(self, configuration: Configuration, running: Generation) -> bool:
+        """Whether certificates and the log are still the files they were."""
+        fresh_log = running.log is None or running.log.is_fresh
+        return fresh_log and _certificates(configuration) == self._certificates
+
     async def _watch(self, generation: Generation, since: float) -> None:
-        how = await generation.process.ended()
-        generation.process.commands.close()
+        try:
+            how = await generation.process.ended()
+        finally:
+            generation.finish()
         if self._stopping:
             return
         if generation is self._current:
@@ -233,7 +252,7 @@ class HaproxyEngine:
 
     def _gone(self, generation: Generation) -> None:
         """It has ended: what it had counted when it was asked last stays."""
-        self._ended = summed([self._ended, ended(generation.counted)])
+        self._ended = summed([self._ended, generation.final()])
 
     def _fail(self, sentence: str) -> None:
         assert self._failure is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from timewait.balancer.config.effective import idle, real_ip_mode
 from timewait.balancer.config.model import ClientClose, Listener, Protocol, RealIpMode, Tunnel
-from timewait.balancer.haproxy import routes
+from timewait.balancer.haproxy import log_lines, routes
 from timewait.balancer.haproxy.words import backend, bind, quoted, time
 
 if TYPE_CHECKING:
@@ -24,16 +24,23 @@ def normalizes(listener: Listener) -> bool:
     return listener.protocol in _L7 and routes.needs_path(listener.rule)
 
 
-def lines(listener: Listener, handed: Handed | None) -> list[str]:
-    """The lines of a frontend."""
+def lines(listener: Listener, handed: Handed | None, log: str = "") -> list[str]:
+    """The lines of a frontend; `log` is where it logs to, if anywhere."""
     http = listener.protocol in _L7
     found = [f"mode {'http' if http else 'tcp'}", *_binds(listener, handed), *_timeouts(listener, http)]
     if listener.client.close is ClientClose.FIN_RST:
         found.append("option nolinger")
+    if log:
+        found += log_lines.settings(listener, log)
     found += _admission(listener)
+    if log:
+        found.append(log_lines.at_connection())
     if not http:
         return [*found, f"default_backend {backend(listener, listener.pool)}"]
-    found += [_LEAVING, *_refusals(listener), *_believed(listener), *_counting(listener)]
+    found += [_LEAVING, *_counting(listener, always=bool(log))]
+    if log:
+        found += log_lines.at_request(listener)
+    found += [*_refusals(listener), *_believed(listener)]
     names = {rule.pool: backend(listener, rule.pool) for rule in listener.rule}
     if not routes.is_plain(listener.rule):
         found += routes.preparation(listener.rule)
@@ -111,9 +118,10 @@ def _believed(listener: Listener) -> Iterator[str]:
     )
 
 
-def _counting(listener: Listener) -> Iterator[str]:
+def _counting(listener: Listener, *, always: bool) -> Iterator[str]:
     """HAProxy has no limit of requests on a connection, but variables that live as long as one."""
     most = listener.client.max_requests
-    if most:
+    if most or always:
         yield "http-request set-var(sess.requests) var(sess.requests,0),add(1)"
+    if most:
         yield f"http-after-response set-header connection close if {{ var(sess.requests) -m int ge {most} }}"

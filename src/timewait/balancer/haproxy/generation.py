@@ -10,10 +10,11 @@ import msgspec
 from timewait.balancer.config.model import Configuration, Listener, Pool, SessionType
 from timewait.balancer.engine import Rotation
 from timewait.balancer.haproxy import backends, counted
+from timewait.balancer.haproxy.log import Log
 from timewait.balancer.haproxy.process import Process
 from timewait.balancer.haproxy.text import listeners_of, pools_of
 from timewait.balancer.haproxy.words import backend, server
-from timewait.balancer.statistics import Statistics
+from timewait.balancer.statistics import Statistics, ended
 
 _MOST_GONE = 100  # targets that left a pool, until another HAProxy takes over without them
 
@@ -21,8 +22,15 @@ _MOST_GONE = 100  # targets that left a pool, until another HAProxy takes over w
 class Generation:
     """The methods that ask it something raise GoneError when it is gone."""
 
-    def __init__(self, process: Process, configuration: Configuration, rotations: Mapping[str, Rotation]) -> None:
+    def __init__(
+        self,
+        process: Process,
+        configuration: Configuration,
+        rotations: Mapping[str, Rotation],
+        log: Log | None = None,
+    ) -> None:
         self.process = process
+        self.log = log
         self.configuration = configuration
         self.counted = Statistics()  # when it was asked last
         self.complete = False  # whether that was after its last connection
@@ -68,6 +76,8 @@ class Generation:
             return False
         await self.process.commands.ask_all(others)
         self.configuration = configuration
+        if self.log is not None:
+            self.log.learn(configuration)
         for name, known in self._weights.items():
             self._weights[name] = {**dict.fromkeys(known, 0), **weights[name]}
         return True
@@ -95,7 +105,15 @@ class Generation:
         """What it counted so far."""
         rows = counted.rows(await self.process.commands.ask("show stat"))
         self.counted = counted.statistics(self.configuration, rows, self._weights)
+        if self.log is not None:
+            self.log.dropped(await self._info("DroppedLogs"))
+            self.counted.log_lost = self.log.lost
         return self.counted
+
+    def final(self) -> Statistics:
+        """What it had counted when it was asked last, and nothing that is open."""
+        found = ended(self.counted)
+        return found if self.log is None else msgspec.structs.replace(found, log_lost=self.log.lost)
 
     async def connections(self) -> int:
         """Clients' connections."""
@@ -118,6 +136,12 @@ class Generation:
         answer = await self.process.commands.ask("show info")
         found = re.search(rf"^{name}: (\d+)$", answer, re.MULTILINE)
         return int(found[1]) if found else 0
+
+    def finish(self) -> None:
+        """The process has ended."""
+        self.process.commands.close()
+        if self.log is not None:
+            self.log.finish()
 
     def _uses(self) -> list[tuple[Listener, str]]:
         return [(listener, pool) for listener in listeners_of(self.configuration) for pool in pools_of(listener)]

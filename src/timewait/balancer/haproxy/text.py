@@ -12,7 +12,7 @@ import msgspec
 
 from timewait.balancer.config.model import Configuration, Engine, Listener, Protocol
 from timewait.balancer.engine import Rotation
-from timewait.balancer.haproxy import backends, frontends
+from timewait.balancer.haproxy import backends, frontends, log_lines
 from timewait.balancer.haproxy.routes import NOT_FOUND, SLASH
 
 L7 = (Protocol.HTTP, Protocol.HTTPS)
@@ -25,6 +25,7 @@ class Handed(msgspec.Struct, frozen=True):
     sockets: Mapping[str, int]  # by bind
     certificates: Mapping[str, str]  # "/certificate /key" -> a path of both in one
     commands: int  # of the socket pair for its command line
+    log: int = -1  # of the pipe for its log lines
 
 
 def text(configuration: Configuration, rotations: Mapping[str, Rotation] | None = None) -> str:
@@ -36,8 +37,9 @@ def written(configuration: Configuration, rotations: Mapping[str, Rotation] | No
     """The same; with `handed`, for the process that this program starts."""
     listeners = listeners_of(configuration)
     lines = ["global", *_indented(_global(configuration, listeners, handed))]
+    where = _logs_to(configuration, handed)
     for listener in listeners:
-        lines += ["", f"frontend {listener.name}", *_indented(frontends.lines(listener, handed))]
+        lines += ["", f"frontend {listener.name}", *_indented(frontends.lines(listener, handed, where))]
         for pool in pools_of(listener):
             title, body = backends.lines(configuration, listener, configuration.pool_named(pool), rotations)
             lines += ["", f"backend {title}", *_indented(body)]
@@ -65,6 +67,10 @@ def _global(configuration: Configuration, listeners: list[Listener], handed: Han
     # Once told to stop, HAProxy itself would close kept connections, and reset those on which a request is arriving
     # just then; so they are told with their next answer (frontends), and idle ones end by their timeout.
     lines.append("close-spread-time infinite")
+    if configuration.access_log:
+        lines += log_lines.request_line(listeners)
+        if handed is None:
+            lines.append("# timewait makes its access log of what is logged; by hand it comes on standard output")
     limits = [one.limits for one in listeners if one.protocol in L7]
     if limits:
         lines.append(f"tune.bufsize {max(one.header_size for one in limits) + _MAXREWRITE}")
@@ -73,6 +79,13 @@ def _global(configuration: Configuration, listeners: list[Listener], handed: Han
     if any(frontends.normalizes(one) for one in listeners):
         lines.append("expose-experimental-directives")  # normalize-uri
     return lines
+
+
+def _logs_to(configuration: Configuration, handed: Handed | None) -> str:
+    """HAProxy's name for where its lines go; empty: it has none to write."""
+    if not configuration.access_log:
+        return ""
+    return f"fd@{handed.log}" if handed is not None else "stdout"
 
 
 def _answering(lines: list[str]) -> list[tuple[str, list[str]]]:

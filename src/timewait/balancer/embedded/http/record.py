@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from timewait.balancer.embedded.access_log import Record
+from timewait.balancer.embedded.access_log import Record, endpoint
 
 if TYPE_CHECKING:
     from timewait.balancer.embedded.http.core import Core
@@ -50,4 +50,4 @@ def _endpoint(client: Core) -> str:
         return host
     if not host:
         return "unix"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return endpoint(host, port)

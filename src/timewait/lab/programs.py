@@ -24,7 +24,7 @@ from timewait.lab.processes import Process, ProgramError, find
 if TYPE_CHECKING:
     from timewait.lab.network import LabHost
 
-_READY = 10.0  # seconds given to a program to listen
+_READY = 30.0  # seconds given to a program to listen
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 

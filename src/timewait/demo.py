@@ -10,6 +10,7 @@ Where namespaces are forbidden the same runs over loopback, which hides a part; 
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from timewait.diagnose import Finding, diagnose, forecast
 from timewait.lab import Server, topologies
 from timewait.lab.network import build
 from timewait.lab.programs import Here, Settings, Upstream, timewait
+from timewait.observe.sock_diag import SockDiag, held_at, toward
 from timewait.observe.sysctls import port_range, read_sysctls
 from timewait.observe.watcher import Watcher
 from timewait.plan import Closing, Plan, Ports, Rate, RateUnit, parse_url
@@ -160,7 +162,11 @@ def _round(scene: Scene, closing: Closing, audience: Audience) -> Round:
 
 
 def _time_wait(scene: Scene) -> tuple[int, int]:
-    """TIME_WAIT in the namespace the thread is in: toward the balancer, and held by it."""
+    """TIME_WAIT in the namespace the thread is in: toward the balancer, and held by it; once the FINs are in."""
+    address = ipaddress.ip_address(scene.address)
+    with SockDiag() as table:
+        for where in (toward(address, scene.port), held_at(address, scene.port)):
+            table.time_wait_left(where)
     with Watcher([(scene.address, scene.port)], [], scene.low, scene.high, 0) as watcher:
         use = watcher.snapshot(0.0, fresh=True).ports[0]
     return use.time_wait, use.peer_time_wait or 0

@@ -7,12 +7,12 @@ import os
 import signal
 import struct
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 import peers
+from kit.labs import wait_until
 from kit.namespace import needs_namespaces
 from kit.run_timewait import MACHINE, SCRIPT
 from timewait.claims import claims
@@ -160,7 +160,7 @@ def test_ctrl_c_keeps_what_was_done() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None and process.stdout is not None
         assert "wrap holds" in process.stderr.readline()
-        time.sleep(0.7)  # well inside the second, which takes three seconds at least
+        _wait_for_an_experiment(process.pid)  # the second, which takes three seconds at least
         process.send_signal(signal.SIGINT)
         rows = json.loads(process.stdout.read())
         assert process.wait(20) == 130
@@ -171,15 +171,12 @@ def test_ctrl_c_before_anything_was_done_is_told() -> None:
     command = [str(SCRIPT), "lab", "run", "port-wall"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None and process.stdout is not None
-        limit = time.monotonic() + 30
-        while not _children(process.pid):
-            assert time.monotonic() < limit, "no experiment begins"
-            time.sleep(0.01)
+        _wait_for_an_experiment(process.pid)
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == "timewait: interrupted before the first of them was done\n"
         assert process.stdout.read() == ""
         assert process.wait(20) == 130
 
 
-def _children(pid: int) -> str:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+def _wait_for_an_experiment(pid: int) -> None:
+    wait_until(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text() != "", "an experiment begins", 30)

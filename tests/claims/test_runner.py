@@ -87,19 +87,16 @@ def test_a_process_of_the_load_that_dies_makes_it_inconclusive() -> None:
     def experiment(stage: Stage) -> Outcome:
         stage.balancer = "nginx"
         with pair(stage) as here:
-            run = stage.load(here.client, here.url, Closing.SERVER, rate=200, seconds=2)
+            run = stage.load(here.client, here.url, Closing.SERVER, rate=200, seconds=8)  # time to be killed in
         return Outcome(measures=(exactly("failures", 0, run.total.failed),))
 
     victims: list[int] = []
+    others = _children(os.getpid())  # left by another test, which may have children of their own
 
     def kill_one(text: str) -> None:
         if " ok, " in text and not victims:
-            ours = {entry for entry in Path("/proc").glob("[0-9]*") if _parent(entry) == os.getpid()}
-            loads = [
-                int(entry.name)
-                for entry in Path("/proc").glob("[0-9]*")
-                if Path("/proc", str(_parent(entry))) in ours and "nginx" not in _command(entry)
-            ]
+            (experiment,) = _children(os.getpid()) - others
+            loads = [pid for pid in _children(experiment) if "nginx" not in _command(Path("/proc", str(pid)))]
             victims.append(loads[0])
             os.kill(loads[0], signal.SIGKILL)
 
@@ -107,6 +104,10 @@ def test_a_process_of_the_load_that_dies_makes_it_inconclusive() -> None:
     assert result.verdict == "inconclusive"
     assert result.why.startswith("the load from client lost a process: worker ")
     assert "SIGKILL" in result.why
+
+
+def _children(pid: int) -> set[int]:
+    return {int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent(entry) == pid}
 
 
 def _parent(entry: Path) -> int:

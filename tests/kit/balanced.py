@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -210,8 +209,20 @@ class Balanced:
         rows = self.api("GET", "/v1/health")["targets"]
         return next(row for row in rows if row["address"] == address)
 
-    def healthy(self, address: str) -> bool:
-        return bool(self.health(address)["state"] == "healthy")
+    def chosen(self, address: str) -> bool:
+        """Whether it is healthy and the engine knows: what a check finds is told a moment before it takes effect."""
+        row = self.health(address)
+        return bool(row["state"] == "healthy" and row["effective"] > 0)
+
+    def avoided(self, address: str) -> bool:
+        """Whether it is not healthy and the engine knows; see `used_in_need`."""
+        row = self.health(address)
+        return bool(row["state"] == "unhealthy" and row["effective"] == 0)
+
+    def used_in_need(self, address: str) -> bool:
+        """Whether it is not healthy and the engine was told to use it all the same, as all of its pool are down."""
+        row = self.health(address)
+        return bool(row["state"] == "unhealthy" and row["effective"] > 0)
 
     # --- clients --------------------------------------------------------------------------------------------------
 
@@ -249,27 +260,16 @@ class Balanced:
 
     # --- sockets --------------------------------------------------------------------------------------------------
 
-    def time_wait(self, host: LabHost, *, to: str = "", at: str = "") -> int:
-        """TIME_WAIT a host holds toward an address, or at one of its own; all without either."""
+    def settled(self, host: LabHost, *, to: str = "", at: str = "") -> int:
+        """TIME_WAIT a host holds toward an address, or at one of its own, or all; once the last FINs have come."""
         from timewait.observe.sock_diag import SockDiag, held_at, toward
-        from timewait.tcp.states import State
 
         where = ()
         if to or at:
             address, _, port = (to or at).rpartition(":")
             where = (toward if to else held_at)(ipaddress.ip_address(address), int(port))  # type: ignore[assignment]
         with host.entered(), SockDiag() as table:
-            return table.count(where, frozenset({State.TIME_WAIT})).get(State.TIME_WAIT, 0)
-
-    def settled(self, host: LabHost, **where: str) -> int:
-        """The same once it does not change any more for a while: the last FINs may be on their way."""
-        last, since = self.time_wait(host, **where), time.monotonic()
-        while time.monotonic() < since + 0.1:
-            time.sleep(0.05)
-            now = self.time_wait(host, **where)
-            if now != last:
-                last, since = now, time.monotonic()
-        return last
+            return table.time_wait_left(where, 20)
 
 
 class Load:

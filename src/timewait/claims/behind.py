@@ -6,7 +6,7 @@ import msgspec
 
 from timewait.claims.claim import claim
 from timewait.claims.places import HIGH, LOW, NO_REUSE, PORTS
-from timewait.claims.source_ports import RATE, REUSE_ON, SECONDS, wall
+from timewait.claims.source_ports import COUNT, RATE, REUSE_ON, wall
 from timewait.claims.stage import Stage
 from timewait.lab import topologies
 from timewait.lab.programs import Settings, Upstream
@@ -46,12 +46,12 @@ def _through(stage: Stage, topology: Topology) -> tuple[Run, int, int]:
         client, address = network["client"], network["balancer"].address
         network["server"].serve()
         with stage.counted(client) as moved:
-            run = stage.load(client, f"http://{address}/", Closing.CLIENT, rate=RATE, seconds=SECONDS)
+            run = stage.load(client, f"http://{address}/", Closing.CLIENT, rate=RATE, count=COUNT)
         return run, moved.get("TcpExt.TWRecycled", 0), stage.time_wait(client, to=(address, 80))
 
 
-_BURST = 1_000.0  # requests a second, twice as many in all as there are ports
-_LASTS = 2.0
+_BURST = 1_000.0  # requests a second
+_ASKED = 2_000  # twice as many as there are ports
 
 
 # What a balancer cannot do toward its servers, timewait's does in its stead. nginx does not wait for a server to
@@ -63,7 +63,6 @@ _NAMES = {"haproxy": "HAProxy"}
 @claim("balancer-is-a-client", "The balancer meets the same wall toward its own servers.", topology="proxy")
 def balancer_is_a_client(stage: Stage) -> Outcome:
     most = capacity(LOW, HIGH, 0, 1)
-    asked = round(_BURST * _LASTS)
     hit, hit_held, program = _relayed(stage, Upstream.FIN)
     measures = [
         exactly(f"{program} closes first (FIN), one address: answered", most, hit.total.succeeded, "answered"),
@@ -77,8 +76,8 @@ def balancer_is_a_client(stage: Stage) -> Outcome:
         ("closed by FIN, four addresses", Upstream.FIN, 4, None),
     ):
         run, held, program = _relayed(stage, upstream, sources)
-        told = f"{what} ({program}): of {asked:,} answered"
-        measures.append(exactly(told, asked, run.total.succeeded, "answered"))
+        told = f"{what} ({program}): of {_ASKED:,} answered"
+        measures.append(exactly(told, _ASKED, run.total.succeeded, "answered"))
         if kept is not None:
             measures.append(exactly("... TIME_WAIT toward the server", kept, held))
     return Outcome(measures=tuple(measures), condition="it closes first, does not pool, and has one source address")
@@ -100,7 +99,7 @@ def _relayed(stage: Stage, upstream: Upstream, sources: int = 1) -> tuple[Run, i
             ),
         )  # fmt: skip
         run = stage.load(
-            client, f"http://{balancer.address}/", Closing.SERVER, rate=_BURST, seconds=_LASTS,
+            client, f"http://{balancer.address}/", Closing.SERVER, rate=_BURST, count=_ASKED,
             say=f"{program}, upstream closed by {upstream}, {sources} address(es)",
         )  # fmt: skip
         held = stage.time_wait(balancer, to=(server.address, 80))

@@ -17,11 +17,11 @@ from timewait.run import Run
 from timewait.tcp.profiles import PER_TUPLE
 from timewait.verdict import Measure, Outcome, exactly
 
-TUPLES = 600  # the issue of a share needs hundreds: with 600 it is known to +-8 %
+TUPLES = 600  # the issue of a share needs hundreds: with 600 it is known to +-10 %
 FILTERED = 100
 FORGETS = 1  # seconds after which the gateway gives a closed connection's port away again
 PATIENCE = 2.5  # seconds: three SYNs on a kernel whose first timeouts are 1 s
-SIGMAS = 4.0  # a right prediction is called wrong once in 16,000 runs
+SIGMAS = 5.0  # a right prediction is called wrong once in 1.7 million runs
 
 
 @dataclass(frozen=True)

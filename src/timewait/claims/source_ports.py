@@ -8,13 +8,14 @@ import socket
 from timewait.claims.claim import claim
 from timewait.claims.places import HIGH, LOW, NO_TIMESTAMPS, PORTS, Pair, pair
 from timewait.claims.stage import Stage
+from timewait.histogram import quantiles
 from timewait.plan import Closing, PortPolicy, Ports
 from timewait.run import Cause, Run
 from timewait.tcp.ports import capacity, rest, seconds_to_wall
 from timewait.verdict import Measure, Outcome, between, exactly
 
 RATE = 500.0  # new connections a second: half of what PORTS carry when a port rests one second
-SECONDS = 3.0
+COUNT = 1_500
 REUSE_ON = {"net.ipv4.tcp_tw_reuse": "1"}
 SLACK = 0.35  # seconds: how far a moment read from ticks and timers may lie from the exact one
 
@@ -45,18 +46,19 @@ def wall(run: Run, *, what: str = "connections until the first failure") -> list
 )
 def port_wall(stage: Stage) -> Outcome:
     with pair(stage) as here:
-        run = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, seconds=SECONDS)
+        run = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, count=COUNT)
         held = stage.time_wait(here.client, to=here.target)
         bound = _bind_any(here)
     expected = seconds_to_wall(PORTS, RATE, PORTS)
     first = run.first(Cause.NO_PORT)
+    slack = SLACK + quantiles(run.total.late, (1.0,))[0]  # a busy machine starts connections late
     assert expected is not None
     measures = wall(run)
     measures.append(exactly("TIME_WAIT the client holds", PORTS, held))
     if first is None:
         measures.append(Measure("seconds until the first failure", f"{expected:g}", "none failed", False))
     else:
-        measures.append(between("seconds until the first failure", expected - SLACK, first, expected + SLACK, " s"))
+        measures.append(between("seconds until the first failure", expected - slack, first, expected + slack, " s"))
     measures.append(Measure("errno of bind() to port 0 afterwards", "EADDRINUSE", bound, bound == "EADDRINUSE"))
     return Outcome(measures=tuple(measures))
 
@@ -79,26 +81,30 @@ def _bind_any(here: Pair) -> str:
 def tw_reuse(stage: Stage) -> Outcome:
     second = rest(tw_reuse=1, loopback=False, timestamps=True)
     limit = PORTS / second
+    rate = 1.5 * limit
     with pair(stage, client=REUSE_ON) as here, stage.counted(here.client) as moved:
-        below = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, seconds=SECONDS)
+        below = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, count=COUNT)
         held = stage.time_wait(here.client, to=here.target)
     with pair(stage, client=REUSE_ON) as here:
-        above = stage.load(here.client, here.url, Closing.CLIENT, rate=1.5 * limit, seconds=SECONDS)
+        above = stage.load(here.client, here.url, Closing.CLIENT, rate=rate, count=round(3 * rate))
+    lasted = above.total.seconds
     return Outcome(
         measures=(
             exactly(f"failures at {RATE:g}/s over {PORTS:,} ports", 0, below.total.failed, "failures"),
             # Each connection used a fresh port, still held, or took one over; nothing else can have happened.
             exactly("TIME_WAIT taken over (TWRecycled)", below.total.started - held, moved["TcpExt.TWRecycled"]),
             Measure(
-                f"failures at {1.5 * limit:g}/s", "some", f"{no_port(above):,} without a port", no_port(above) > 0
+                f"failures at {rate:g}/s",
+                "some",
+                f"{no_port(above):,} without a port",
+                no_port(above) > 0,
             ),
-            # The first second takes each port once, each further one as many as have rested: a jump of the clock
-            # or a busy machine only takes away.
+            # The first second takes each port once, each further one as many as have rested.
             between(
-                f"successes in {SECONDS:g} s at {1.5 * limit:g}/s",
-                0.8 * limit * SECONDS,
+                f"successes in {lasted:.1f} s at {rate:g}/s",
+                0.8 * limit * 3,
                 above.total.succeeded,
-                limit * (SECONDS + second),
+                limit * (lasted + second),
             ),
         ),
         condition=f"a port is used no more than once a second: {limit:,.0f}/s over {PORTS:,} ports",
@@ -112,7 +118,7 @@ def tw_reuse(stage: Stage) -> Outcome:
 )
 def tw_reuse_void(stage: Stage) -> Outcome:
     with pair(stage, client=REUSE_ON, balancer=NO_TIMESTAMPS) as here, stage.counted(here.client) as moved:
-        run = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, seconds=SECONDS)
+        run = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, count=COUNT)
     taken = moved.get("TcpExt.TWRecycled", 0)
     return Outcome(measures=(*wall(run), exactly("TIME_WAIT taken over (TWRecycled)", 0, taken)))
 
@@ -125,9 +131,9 @@ def tw_reuse_void(stage: Stage) -> Outcome:
 def tw_reuse_loopback(stage: Stage) -> Outcome:
     default = {"net.ipv4.tcp_tw_reuse": "2"}
     with pair(stage, client=default) as here:
-        network = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, seconds=SECONDS)
+        network = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, count=COUNT)
     with pair(stage, client=default, loopback=True) as here:
-        local = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, seconds=SECONDS)
+        local = stage.load(here.client, here.url, Closing.CLIENT, rate=RATE, count=COUNT)
     return Outcome(
         measures=(
             exactly("failures over 127.0.0.1", 0, local.total.failed, "failures"),

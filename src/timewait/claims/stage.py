@@ -23,7 +23,6 @@ from timewait.observe.sock_diag import SockDiag, held_at, toward
 from timewait.plan import Closing, Plan, Ports, Rate, RateUnit, parse_url
 from timewait.run import Run, Snapshot, Tick
 from timewait.tcp.kernels import Kernel, running
-from timewait.tcp.states import State
 from timewait.tcp.syn import Schedule, schedule
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from timewait.lab.topology import Topology
 
 Target = tuple[str, int]  # numeric address and port
+PATIENCE = 5.0  # seconds for what takes none on an idle machine: a connect, the peer's FIN
 
 
 class InconclusiveError(Exception):
@@ -136,15 +136,16 @@ class Stage:
     def load(
         self, host: LabHost, url: str, closing: Closing, *, rate: float | None = None, seconds: float | None = None,
         count: int | None = None, at_once: int | None = None, per_connection: int = 1, ports: Ports | None = None,
-        connect_timeout: float = 5.0, sources: tuple[str, ...] = (), say: str = "",
+        connect_timeout: float = PATIENCE, sources: tuple[str, ...] = (), say: str = "",
     ) -> Run:  # fmt: skip
         """Drives connections from a host and returns the record. `rate` in new connections a second (open loop),
-        else `at_once` connections in the closed loop; `count` in requests; `seconds` ends it. Raises
+        else `at_once` connections in the closed loop. `count` in requests: all of them, however late a busy machine
+        makes them; `seconds` ends it, and what is late is not sent. Raises
         InconclusiveError when a process of the load has died: the others' counts are not those of this load."""
         wish = Plan(
             requests_list=(parse_url(url),), closing=closing, requests=count, duration=seconds, connections=at_once,
             rate=Rate(rate, RateUnit.CONNECTIONS) if rate else None, requests_per_connection=per_connection,
-            ports=ports or Ports(), connect_timeout=connect_timeout, sources=sources,
+            ports=ports or Ports(), connect_timeout=connect_timeout, close_timeout=PATIENCE, sources=sources,
         )  # fmt: skip
         told = say or f"{host.name} -> {url}, closed by {closing}"
 
@@ -159,11 +160,14 @@ class Stage:
         return run
 
     def time_wait(self, host: LabHost, *, to: Target | None = None, at: Target | None = None) -> int:
-        """Sockets a host holds in TIME_WAIT: toward a destination, at an address of its own, or all."""
+        """Sockets a host holds in TIME_WAIT: toward a destination, at an address of its own, or all.
+
+        A load is over with its last answer; the last FINs are waited for.
+        """
         where = toward(ipaddress.ip_address(to[0]), to[1]) if to else ()
         where = held_at(ipaddress.ip_address(at[0]), at[1]) if at else where
         with host.entered(), SockDiag() as table:
-            return table.count(where, frozenset({State.TIME_WAIT})).get(State.TIME_WAIT, 0)
+            return table.time_wait_left(where, PATIENCE)
 
     @contextmanager
     def counted(self, host: LabHost) -> Iterator[dict[str, int]]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -44,6 +45,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 CONNECTED = frozenset(State) - {State.LISTEN, State.CLOSE}  # sockets with two ends; NEW_SYN_RECV shows as SYN_RECV
+ENDING = frozenset({State.FIN_WAIT1, State.FIN_WAIT2, State.CLOSE_WAIT, State.LAST_ACK, State.CLOSING})
 EVERY_FAMILY = (socket.AF_INET, socket.AF_INET6)
 
 _FIELDS: dict[str, tuple[str, int]] = {
@@ -197,6 +199,14 @@ class SockDiag:
     def count(self, where: Filter = (), states: frozenset[State] = CONNECTED) -> dict[State, int]:
         """Sockets by state; states with none are left out."""
         return self.fold(states, where, _ByState).counts()
+
+    def time_wait_left(self, where: Filter = (), patience: float = 5.0) -> int:
+        """TIME_WAIT once nothing there is about to end, or after `patience` seconds: whoever has closed first may
+        wait for the FIN of an end whose program is slow."""
+        limit = time.monotonic() + patience
+        while self.count(where, ENDING) and time.monotonic() < limit:
+            time.sleep(0.01)
+        return self.count(where, frozenset({State.TIME_WAIT})).get(State.TIME_WAIT, 0)
 
     def local_ports(self, where: Filter = (), states: frozenset[State] = CONNECTED) -> int:
         """How many distinct local ports these sockets have."""

@@ -22,6 +22,7 @@ LAYER_4 = ("embedded", "haproxy", "nftables")
 USUAL = (("embedded", "http"), ("haproxy", "http"), ("nftables", "tcp"))
 EVERY = (("embedded", "http"), ("embedded", "tcp"), ("haproxy", "http"), ("haproxy", "tcp"), ("nftables", "tcp"))
 AT_ONCE = 4
+LONGEST = 300.0  # seconds for a scene on a busy machine; none takes a minute on a quiet one
 
 _NEEDS = {"embedded": ("ss",), "haproxy": ("ss", "haproxy"), "nftables": ("ss", "nft")}
 
@@ -60,7 +61,9 @@ class Theatre:
 
     def __init__(self, scenes: Iterable[Scene]) -> None:
         self._pool = ThreadPoolExecutor(AT_ONCE)
-        self._played = {one.code: self._pool.submit(python, one.code, timeout=110) for one in scenes if _can(one)}
+        self._played = {
+            one.code: self._pool.submit(python, one.code, timeout=LONGEST - 10) for one in scenes if _can(one)
+        }
 
     def told(self, wanted: Scene) -> Any:
         for program in _NEEDS[wanted.engine]:

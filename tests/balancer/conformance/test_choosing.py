@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from balancer.conformance.engines import LAYER_4, LAYER_7, played, scene
+from balancer.conformance.engines import LAYER_4, LAYER_7, LONGEST, played, scene
+
+pytestmark = pytest.mark.timeout(LONGEST)
 
 CLIENT = "10.0.0.2"
 RULES = [

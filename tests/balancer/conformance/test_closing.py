@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from balancer.conformance.engines import LAYER_4, LAYER_7, USUAL, played, scene
+import pytest
+
+from balancer.conformance.engines import LAYER_4, LAYER_7, LONGEST, USUAL, played, scene
+
+pytestmark = pytest.mark.timeout(LONGEST)
 
 MANY = 8  # connections of each kind (closing.MANY)
 NONE, CLIENT, BALANCER = [0, 0], [MANY, 0], [0, MANY]

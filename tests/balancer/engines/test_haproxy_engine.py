@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ import trustme
 
 import peers
 from balancer.engines.web import Asking, Web
+from kit.labs import wait_until
 from timewait.balancer.config.model import Engine, Then
 from timewait.balancer.config.read import configuration
 from timewait.balancer.embedded.engine import EmbeddedEngine
@@ -187,8 +189,9 @@ def test_more_than_the_limits_are_turned_away(file: File) -> None:
         assert (await engine.statistics()).listeners["web"].over_max_conn == 4
         fast = file.text(listener="max_cps = 5")
         await engine.reload(configuration(fast, "a.toml"), {})
+        begun = time.monotonic()
         came = await ask(file, 20)
-        assert 5 <= came["a"] + came["b"] <= 12
+        assert 5 <= came["a"] + came["b"] <= 5 * (2 + time.monotonic() - begun)  # in any second, and one begun before
         found = (await engine.statistics()).listeners["web"]
         assert found.over_max_cps == 20 - came["a"] - came["b"]
         assert found.accepted == 3 + came["a"] + came["b"]
@@ -407,7 +410,8 @@ def test_a_unix_socket_and_nothing_left_behind(file: File, tmp_path: Path) -> No
 
     pid = play(file.text(bind=f"unix:{path}"), story)
     assert not path.exists() and not Path(f"/proc/{pid}").exists()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    # The server at the other end closes in a thread of its own.
+    wait_until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before, "nothing is left open")
 
 
 def test_one_that_dies_is_replaced_and_that_is_said(file: File) -> None:

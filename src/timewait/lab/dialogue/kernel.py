@@ -30,8 +30,8 @@ from timewait.tcp.segment import Segment
 
 _HOST, _PEER = {False: "10.77.0.2", True: "fd77::2"}, {False: "10.77.0.9", True: "fd77::9"}
 _LINK = "eth0"
-_ATTEMPTS = 3  # of a dialogue that differs on a machine too busy to keep its times
-_PATIENCE = 60.0  # seconds until a dialogue is given up; the longest of ours takes four
+_ATTEMPTS = 8  # of a dialogue that differs on a machine too busy to keep its times
+_PATIENCE = 100.0  # seconds until a dialogue is given up; an attempt at the longest of ours takes four
 _KNOWN = frozenset(counters.NAMES.values())
 _CLOSED, _LISTENS = 7, 10  # include/net/tcp_states.h; 1 .. 11 without these are STATES, in another order
 _STATE_NUMBERS = dict(

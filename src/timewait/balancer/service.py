@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from timewait.balancer.control.beacon import Beacon
 from timewait.balancer.control.door import Door, place
 from timewait.balancer.engine import BalancerError, DataPlane
 from timewait.balancer.health.probes import endpoint
+from timewait.balancer.listening import holder
 from timewait.balancer.source import Source
 from timewait.balancer.supervisor import Supervisor
 from timewait.balancer.views import Look
@@ -195,6 +197,8 @@ def _metrics_socket(address: str) -> socket.socket:
         return socket.create_server(where, family=family)
     except OSError as problem:
         reason = os.strerror(problem.errno or 0).lower()
+        if problem.errno == errno.EADDRINUSE:
+            reason = f"port {where[1]} is in use{holder(where[1])}"
         raise BalancerError(
             f"[admin] metrics {address}: {reason}; name another address, or stop who has it"
         ) from None

@@ -22,7 +22,8 @@ from typing import Any
 
 from timewait.balancer.config.model import ClientClose, RealIpMode
 from timewait.balancer.embedded import closing, proxy_protocol
-from timewait.balancer.embedded.loop import ONE_OF_MANY, READ_AND_WRITE
+from timewait.balancer.embedded.loop import ONE_OF_MANY, PEER_CLOSED, READ_AND_WRITE
+from timewait.balancer.embedded.sources import EXHAUSTED
 from timewait.balancer.embedded.state import ListenerState
 
 Endpoint = tuple[str, int]
@@ -33,7 +34,6 @@ BATCH = 8  # accepted at one event; the rest is told again, perhaps to another w
 QUEUE_MOST = 1 << 20  # no accept queue is longer
 PAUSE = 0.1  # seconds without accepting when descriptors have run out
 ARRIVALS_MOST = 8192  # in their PROXY header or handshake, in one worker; a TLS one takes 50 KB
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PEEK = proxy_protocol.LONGEST_V2 + 16
 
 
@@ -55,7 +55,6 @@ class Acceptor:
         self._high = limit - max(16, limit // 8)
         self._batch = 1  # connections taken at one event
         self._paused = False
-        self._warned = float("-inf")
 
     def start(self) -> None:
         """Accepts from now on."""
@@ -99,7 +98,7 @@ class Acceptor:
             try:
                 self._begin(sock, ("", 0) if self._unix else _plain(address))
             except Exception as error:  # a bug at one connection, which must not cost the listening socket
-                self._drop(sock, error)
+                self.drop(sock, error)
         if fd > self._high:
             self._pause(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
             return False
@@ -129,11 +128,11 @@ class Acceptor:
         else:
             self.serve(self.listener, sock, client, server, b"", self.listener.worker.new_id())
 
-    def _drop(self, sock: SocketType, error: Exception) -> None:
-        fd = sock.fileno()
-        self.loop.bug(fd, error)
-        if fd >= 0:
-            self.loop.closed(fd)
+    def drop(self, sock: SocketType, error: Exception) -> None:
+        """A bug where a connection was to be served: whoever has taken it ends it, else it is ended here."""
+        self.loop.bug(sock.fileno(), error, self.loop.handler_of(sock.fileno()))
+        if sock.fileno() >= 0:
+            self.loop.closed(sock.fileno())
             closing.count(self.statistics.closes, closing.reset(sock))
             self.listener.release()
 
@@ -145,21 +144,24 @@ class Acceptor:
         if self._paused:
             return
         self._paused = True
-        if self.loop.now - self._warned > 10:
-            self._warned = self.loop.now
-            open_now, limit = self.listener.worker.remaining, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            self.listener.worker.say(
-                f"listener {self.listener.config.name}: a worker with {open_now} connections has no descriptors left "
-                f"({error.strerror}; its limit is {limit}); new connections wait. Raise the limit: ulimit -n, or "
-                "LimitNOFILE= in systemd"
-            )
+        self.listener.worker.tell_exhausted(self.listener.config.name, error.errno, "new connections wait")
         self.loop.forget(self.sock.fileno())
         self.loop.after(PAUSE, self._resume)
 
     def _resume(self) -> None:
-        self._paused = False
-        if self.sock.fileno() >= 0:
-            self.start()
+        """Accepts again, once so many have left that there is room for others, and for what they need."""
+        if self.sock.fileno() < 0:
+            return
+        try:
+            lowest = os.dup(self.sock.fileno())  # the lowest that is free
+            os.close(lowest)
+            if lowest <= self._high:
+                self.start()
+                self._paused = False
+        except OSError:
+            pass
+        if self._paused:
+            self.loop.after(PAUSE, self._resume)
 
 
 class Arrival:
@@ -176,6 +178,13 @@ class Arrival:
         self.deadline = self.loop.now + self.listener.config.client.header_timeout
 
     def start(self) -> None:
+        try:
+            self._start()
+        except Exception:
+            self.crashed()
+            raise
+
+    def _start(self) -> None:
         arrivals = self.listener.worker.arrivals
         arrivals[self] = None
         if len(arrivals) > ARRIVALS_MOST:
@@ -189,17 +198,31 @@ class Arrival:
         """header_timeout is over."""
         self._refuse("timeout", timed_out=True)
 
+    def crashed(self) -> None:
+        """A bug."""
+        self._leave()
+        if self.sock.fileno() >= 0:
+            self.loop.closed(self.sock.fileno())
+            closing.count(self.acceptor.statistics.closes, closing.reset(self.sock))
+            self.listener.release()
+
     def _ready(self, events: int) -> None:
-        if self.expects_header and not self._read_header():
+        if self.expects_header and not self._read_header(ended=bool(events & PEER_CLOSED)):
             return
         if self.listener.tls is None or self._shake_hands():
             self._leave()
             self.loop.forget(self.sock.fileno())
             worker = self.listener.worker
-            self.acceptor.serve(self.listener, self.sock, self.client, self.server, b"", worker.new_id())
+            try:
+                self.acceptor.serve(self.listener, self.sock, self.client, self.server, b"", worker.new_id())
+            except Exception as error:
+                self.acceptor.drop(self.sock, error)
 
-    def _read_header(self) -> bool:
-        """Takes exactly the header off the stream: what follows may be a handshake."""
+    def _read_header(self, ended: bool) -> bool:
+        """Takes exactly the header off the stream: what follows may be a handshake.
+
+        `ended`: the client's FIN is here, which looking at what is in front of it (MSG_PEEK) never shows.
+        """
         try:
             data = self.sock.recv(PEEK, socket.MSG_PEEK)
             header = proxy_protocol.parse(data) if data else proxy_protocol.Malformed("the client left")
@@ -213,6 +236,8 @@ class Arrival:
             self._refuse("bad-proxy-header")
             return False
         if header is None:
+            if ended:
+                self._refuse("bad-proxy-header", over=True)
             return False
         self.client, self.server = header.client or self.client, header.server or self.server
         self.expects_header = False
@@ -252,7 +277,8 @@ class Arrival:
         self.acceptor.statistics.tls_handshakes += 1
         return True
 
-    def _refuse(self, reason: str, timed_out: bool = False) -> None:
+    def _refuse(self, reason: str, timed_out: bool = False, over: bool = False) -> None:
+        """`over`: the client sends no more, and nothing it could still hear would tell it more than the end."""
         statistics = self.acceptor.statistics
         self._leave()
         if self.listener.tls is not None and not self.expects_header:
@@ -267,7 +293,7 @@ class Arrival:
             plain,
             statistics.closes,
             close_wait=0,
-            linger=not timed_out,  # for the alert to arrive
+            linger=not (timed_out or over),  # for the alert to arrive
             timed_out=timed_out,
             done=self._closed,
         )

@@ -239,6 +239,11 @@ class _Ending:
         if self.done is not None:
             self.done(how)
 
+    def crashed(self) -> None:
+        """A bug."""
+        if self.sock.fileno() >= 0:
+            self.finish(self.how)
+
     def fin(self) -> None:
         """Nothing is expected any more: one close()."""
         how = first(self.sock)

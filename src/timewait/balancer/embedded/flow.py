@@ -133,6 +133,10 @@ class Flow:
             return False
         return not self.pending
 
+    def crashed(self) -> None:
+        """A bug."""
+        self.relay.crashed()
+
     def stop(self) -> None:
         """The connection is over."""
         self.stopped, self.pending = True, NOTHING

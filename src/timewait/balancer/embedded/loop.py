@@ -146,7 +146,7 @@ class Loop:
                     try:
                         handler(event)
                     except Exception as error:
-                        self.bug(fd, error)
+                        self.bug(fd, error, handler)
             if self._soon:
                 self._run_soon()
             if self.now >= self._next_tick:
@@ -162,11 +162,21 @@ class Loop:
         """Gives the epoll descriptor back."""
         self._epoll.close()
 
-    def bug(self, fd: int, error: Exception) -> None:
-        """One connection's bug must not end all the others. `fd` is negative where it is not known."""
+    def bug(self, fd: int, error: Exception, method: object = None) -> None:
+        """One connection's bug must not end all the others. `fd` is negative where it is not known.
+
+        Whose `method` raised it is told: its crashed() ends the connection, whatever state the bug left it in, for
+        else whoever is at the other end would wait for ever.
+        """
         if self._on_error is None:
             raise error
         self._on_error(fd, error)
+        crashed = getattr(getattr(method, "__self__", None), "crashed", None)
+        if crashed is not None:
+            try:
+                crashed()
+            except Exception as another:
+                self._on_error(fd, another)
 
     def _rest(self) -> float | None:
         """Seconds that epoll_wait() may take; None: until something happens."""
@@ -186,7 +196,7 @@ class Loop:
         try:
             callback()
         except Exception as error:
-            self.bug(-1, error)
+            self.bug(-1, error, callback)
 
     def _run_timers(self, now: float) -> None:
         timers = self._timers
@@ -209,4 +219,4 @@ class Loop:
                     thing.expired(now)
                 except Exception as error:
                     self.unguard(thing)  # it would raise again at each sweep
-                    self.bug(-1, error)
+                    self.bug(-1, error, thing.expired)

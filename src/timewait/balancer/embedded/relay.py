@@ -31,6 +31,7 @@ from timewait.balancer.embedded import closing, proxy_protocol
 from timewait.balancer.embedded.access_log import Record, endpoint
 from timewait.balancer.embedded.flow import NOTHING, Flow
 from timewait.balancer.embedded.loop import READ_AND_WRITE
+from timewait.balancer.embedded.sources import EXHAUSTED
 from timewait.balancer.embedded.state import ListenerState, PoolState, TargetState
 
 Endpoint = tuple[str, int]
@@ -43,7 +44,12 @@ def serve(
     listener: ListenerState, sock: Any, client: Endpoint, server: Endpoint, initial: bytes, connection_id: int
 ) -> None:
     """Takes a client's connection over: chooses a target, connects, relays to the end."""
-    Relay(listener, sock, client, server, initial, connection_id).connect()
+    relay = Relay(listener, sock, client, server, initial, connection_id)
+    try:
+        relay.connect()
+    except Exception:
+        relay.crashed()
+        raise
 
 
 class Way:
@@ -67,26 +73,9 @@ class Relay:
     """One client and one target."""
 
     __slots__ = (
-        "address",
-        "broken",
-        "client",
-        "client_how",
-        "connected_at",
-        "deadline",
-        "down",
-        "id",
-        "initial",
-        "listener",
-        "loop",
-        "server",
-        "started",
-        "target",
-        "target_how",
-        "tried",
-        "up",
-        "upstream",
-        "way",
-    )
+        "address", "broken", "client", "client_how", "connected_at", "deadline", "down", "id", "initial",
+        "listener", "loop", "server", "started", "target", "target_how", "tried", "up", "upstream", "way",
+    )  # fmt: skip
 
     def __init__(
         self, listener: ListenerState, client: Any, address: Endpoint, server: Endpoint, initial: bytes, number: int
@@ -101,6 +90,8 @@ class Relay:
         self.tried: tuple[str, ...] = ()
         self.up: Flow = GONE
         self.down: Flow = GONE
+        self.target: Any = None
+        self.upstream: Any = None
         self.client_how = self.target_how = ""  # who was the first to close, once our FIN went out
         self.broken = False  # the target was reset, and is still read
 
@@ -119,6 +110,8 @@ class Relay:
                 self.upstream, _ = way.connect(target.family, target.destination)
             except OSError as error:
                 reason = self._failed(error.errno)
+                if error.errno in EXHAUSTED:  # so it would be with any other
+                    break
                 continue
             self.deadline = way.loop.now + way.connect_timeout
             way.loop.watch(self.upstream.fileno(), READ_AND_WRITE, self._connected)
@@ -140,7 +133,11 @@ class Relay:
         self.target.connections.discard(self)
 
     def _failed(self, number: int | None) -> str:
-        """A connect() that failed, counted by what it failed with."""
+        """A connect() that failed, counted by what it failed with, unless it is the balancer that has run out."""
+        if number in EXHAUSTED:
+            self.listener.worker.tell_exhausted(self.listener.config.name, number, "clients are reset")
+            self._leave_target()
+            return "no-descriptor"
         field = _FAILURES.get(number or 0, "failed")
         setattr(self.target.statistics, field, getattr(self.target.statistics, field) + 1)
         self._leave_target()
@@ -179,8 +176,8 @@ class Relay:
     def _reject(self, reason: str) -> None:
         self.client_how = closing.reset(self.client)
         closing.count(self.listener.statistics.closes, self.client_how)
-        self._log(reason)
         self.listener.release()
+        self._log(reason)
 
     # relaying -------------------------------------------------------------------------------------------------
 
@@ -296,6 +293,20 @@ class Relay:
         else:
             self._reset()
 
+    def crashed(self) -> None:
+        """A bug, which may have left anything half done: both ends are reset, what was counted in is counted out."""
+        self.up.stop()
+        self.down.stop()
+        if self.upstream is not None and self.upstream.fileno() >= 0:
+            self.loop.closed(self.upstream.fileno())
+            closing.count(self.target.statistics.closes, closing.reset(self.upstream))
+        if self.target is not None and self in self.target.connections:
+            self._leave_target()
+        if self.client.fileno() >= 0:
+            self.loop.closed(self.client.fileno())
+            closing.count(self.listener.statistics.closes, closing.reset(self.client))
+            self._client_gone(closing.BALANCER_RST)
+
     def _end(self, client: ClientClose, upstream: UpstreamClose, timed_out: bool = False) -> None:
         """Ends both sides as configured."""
         closing.end_target(
@@ -336,9 +347,9 @@ class Relay:
 
     def _client_gone(self, how: str) -> None:
         self.client_how = how
+        self.listener.release()
         self._log("")
         self.up = self.down = GONE  # they refer to this object, and would keep it and each other
-        self.listener.release()
 
     def _log(self, reason: str) -> None:
         log = self.listener.worker.log
@@ -369,6 +380,9 @@ class _Gone:
     ended = stopped = True
     pending = NOTHING
     total = 0
+
+    def stop(self) -> None:
+        pass
 
 
 GONE: Any = _Gone()

@@ -26,6 +26,8 @@ TRIES = 256  # ports tried by hand for one connection, before it counts as "no p
 STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 STARTED = (0, errno.EINPROGRESS, errno.EAGAIN)  # EAGAIN: a unix socket whose queue is full; connect(2)
 NO_PORT = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""This process or machine has nothing left to make a socket of: no target is to blame."""
 
 Destination = tuple[str, int] | tuple[str, int, int, int]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import ssl
 from collections.abc import Callable, Container
@@ -179,6 +180,19 @@ class Worker:
             pool.name: PoolState(self, pool, self.statistics.targets) for pool in configuration.pool
         }
         self._next_id = number << 32
+        self._exhausted_told = float("-inf")
+
+    def tell_exhausted(self, listener: str, number: int | None, what: str) -> None:
+        """Descriptors, or memory for sockets, have run out; told now and then, with what becomes of whom."""
+        if self.loop.now - self._exhausted_told <= 10:
+            return
+        self._exhausted_told = self.loop.now
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.say(
+            f"listener {listener}: a worker with {self.remaining} connections has no descriptors left "
+            f"({os.strerror(number or 0)}; its limit is {limit}); {what}. Raise the limit: ulimit -n, or "
+            "LimitNOFILE= in systemd"
+        )
 
     def new_id(self) -> int:
         """A number for a client's connection that no other has, in any worker of this engine."""

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from socket import SocketType
 from typing import Any
@@ -253,22 +252,11 @@ class Process:
         self._log.flush()
 
     def _bug(self, fd: int, error: Exception) -> None:
-        """An event's handler failed: that connection ends, all others go on."""
+        """A handler or callback failed: the loop has its connection end (crashed()), all others go on."""
         self._bugs += 1
         if self._bugs <= BUGS_TOLD:
             told = "".join(traceback.format_exception(error)).rstrip()
             self._say(f"a worker met a bug of timewait at one connection, which it ends; the others go on:\n{told}")
-        handler: Callable[[int], None] | None = self._loop.handler_of(fd)
-        owner = getattr(handler, "__self__", None)
-        if isinstance(owner, Acceptor):  # its socket is nobody's connection
-            return
-        self._loop.forget(fd)
-        end = getattr(owner, "stop", None)
-        with suppress(Exception):
-            if end is not None:
-                end()
-            elif owner is not None:
-                owner.cut(Then.RST)
 
 
 if __name__ == "__main__":

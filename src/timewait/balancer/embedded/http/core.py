@@ -207,5 +207,9 @@ class Core(ABC):
         """A tunnel is over: ends both connections."""
 
     @abstractmethod
+    def crashed(self) -> None:
+        """A bug was met, here or at the target's connection."""
+
+    @abstractmethod
     def cut(self, then: Then) -> None:
         """The target is to be left at once."""

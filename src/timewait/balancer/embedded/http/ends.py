@@ -10,6 +10,7 @@ from timewait.balancer.embedded import closing
 from timewait.balancer.embedded.http.bodies import UntilClose
 from timewait.balancer.embedded.http.core import ENDED, EXCHANGE, FLUSHING, HEAD, IDLE, TUNNEL, WAITING, Core
 from timewait.balancer.embedded.http.record import record_of
+from timewait.balancer.embedded.sources import EXHAUSTED
 from timewait.balancer.http.answers import answer
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Ends(Core):
             self.deadline = now + site.upstream.read_timeout
 
     def _waits_for_body(self) -> bool:
-        """Whether it is the client's turn."""
-        return self.body is not None and self.reply is None and not self.awaits_continue
+        """Whether it is the client's turn. Also where the answer has begun: it may well end only after the body."""
+        return self.body is not None and not self.awaits_continue
 
     def expired(self, now: float) -> None:
         """The deadline has passed; whose it was, arm() tells the other way round."""
@@ -59,11 +60,18 @@ class Ends(Core):
             self.reason = self.reason or "send-timeout"
             self.abort(timed_out=True)
         elif upstream.established and not upstream.outbox and self._waits_for_body():
-            self.release()
-            self.unread = True
-            self.answer_self(408, "body-timeout")
+            self._body_overdue()
         else:
             self.target_failed(None, timed_out=True)
+
+    def _body_overdue(self) -> None:
+        """The client has stopped in the middle of its body: no failure of the target's, whatever it has answered."""
+        if self.reply is not None:
+            self._cut_off("body-timeout")
+            return
+        self.release()
+        self.unread = True
+        self.answer_self(408, "body-timeout")
 
     # an answer --------------------------------------------------------------------------------------------------
 
@@ -185,6 +193,9 @@ class Ends(Core):
             self.site.statistics.retried += 1
             self.ask_target(target)
             return
+        if error is not None and error.errno in EXHAUSTED and not established:
+            self._exhausted(error)
+            return
         if cut is None:
             _count_failure(target, error, timed_out)
             self.failures += 1
@@ -193,6 +204,12 @@ class Ends(Core):
         else:
             self.answer_self(504 if timed_out else 502, _reason(error, established, timed_out))
 
+    def _exhausted(self, error: OSError) -> None:
+        """No descriptor is left for a connection to any target; the client's own is given back with the answer."""
+        self.site.worker.tell_exhausted(self.site.config.name, error.errno, "requests are answered 503")
+        self.close_after = True
+        self.answer_self(503, "no-descriptor")
+
     def _try_elsewhere(self, target: TargetState, ask: Ask) -> None:
         self.site.statistics.retried += 1
         self.tried = (*self.tried, target.address)
@@ -200,10 +217,10 @@ class Ends(Core):
             self.tried = ()  # there is no other to ask
         self.dispatch()
 
-    def _cut_off(self) -> None:
+    def _cut_off(self, reason: str = "answer-cut-off") -> None:
         """The answer will not be completed, and the client must be able to tell: by a length that is not reached, or
         where only the end of the connection says where the answer ends, by a reset."""
-        self.reason = "answer-cut-off"
+        self.reason = reason
         if isinstance(self.answer, UntilClose) and self.ends_by_close:
             self.abort()
             return
@@ -308,6 +325,26 @@ class Ends(Core):
             self.deadline = min(self.deadline, now + grace)
         elif WAITING <= self.phase <= EXCHANGE and self.reply is None:
             self.phase, self.close_after = EXCHANGE, True
+
+    def crashed(self) -> None:
+        """See Core. It may have left anything half done: neither end may be left waiting, nor counted for ever."""
+        mine = self.phase != ENDED or getattr(self.loop.handler_of(self.fd), "__self__", None) is self
+        try:
+            if self.phase != ENDED:
+                self.abort()
+        finally:
+            upstream, target = self.upstream, self.target
+            self.upstream = None
+            if target is not None and self in target.connections:
+                target.connections.discard(self)
+                target.statistics.active -= 1
+            if upstream is not None:
+                upstream.end(rst=True)
+            if mine and self.sock.fileno() >= 0:
+                self._leave_loop()
+                self.loop.closed(self.fd)
+                closing.count(self.site.statistics.closes, closing.reset(self.sock))
+                self.site.listener.release()
 
     def stop(self) -> None:
         """Ends at once."""

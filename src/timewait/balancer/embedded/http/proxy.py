@@ -39,11 +39,11 @@ class HttpProxy:
         `initial` is what was read behind it; `client` and `server` are the addresses as believed."""
         site = self._sites.get(listener) or self._site(listener)
         found = Client(site, sock, client, server, initial, connection_id)
-        site.clients.add(found)
         loop = site.loop
+        loop.watch(found.fd, READ_AND_WRITE if found.tls else READ, found.on_event)  # may raise; nobody has it yet
+        site.clients.add(found)
         found.deadline = loop.now + site.client.header_timeout
         loop.guard(found)
-        loop.watch(found.fd, READ_AND_WRITE if found.tls else READ, found.on_event)
         if initial or found.tls:
             found.process()
 

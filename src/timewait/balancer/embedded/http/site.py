@@ -154,6 +154,14 @@ class Site:
             lane = self.lanes[target] = Lane(self, target)
         return lane
 
+    def make_room(self) -> bool:
+        """Ends a connection that is kept for later, for descriptors have run out; whether there was one."""
+        for lane in self.lanes.values():
+            if lane.idle:
+                lane.idle.pop(0).end(rst=True)
+                return True
+        return False
+
     def rotated(self) -> None:
         """Weights changed, or targets left: nothing is kept for those that get nothing new."""
         for target, lane in list(self.lanes.items()):

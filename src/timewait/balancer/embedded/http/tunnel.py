@@ -150,6 +150,14 @@ class OpenTunnel:
         """Nothing has moved for too long."""
         self.end(timed_out=True)
 
+    def crashed(self) -> None:
+        """A bug."""
+        self.loop.unguard(self)
+        self._client.site.tunnels.discard(self)
+        if self._client.target is not None:
+            self._client.target.connections.discard(self)
+        self._client.crashed()
+
     def cut(self, then: Then) -> None:
         """See Core.cut()."""
         if then is not Then.LEAVE:

@@ -11,6 +11,7 @@ from timewait.balancer.embedded.closing import end_target
 from timewait.balancer.embedded.http.core import HEAD_READ, WAITING
 from timewait.balancer.embedded.http.heads import LONGEST_HEAD, Reply
 from timewait.balancer.embedded.loop import BROKEN, IN, NEVER, OUT, PEER_CLOSED, READ, READ_AND_WRITE
+from timewait.balancer.embedded.sources import EXHAUSTED
 from timewait.balancer.http.grammar import END
 
 if TYPE_CHECKING:
@@ -149,6 +150,18 @@ class Upstream:
             loop.closed(self.fd)
             self.sock.close()
 
+    def crashed(self) -> None:
+        """A bug, while somebody waits for an answer, or nobody."""
+        client = self.client
+        if client is not None:
+            client.crashed()
+        elif self.sock.fileno() >= 0:
+            if self in self.lane.idle:
+                self.lane.idle.remove(self)
+            if self.owner is not None and self.owner.private is self:
+                self.owner.private = None
+            self.end(rst=True)
+
     def __repr__(self) -> str:
         return f"<upstream {self.lane.target.address} fd {self.fd}: {self.carried} requests, for {self.client}>"
 
@@ -167,9 +180,14 @@ class Lane:
 
     def open(self) -> Upstream:
         """A new connection, on its way. Raises OSError."""
-        statistics = self.target.statistics
+        statistics, connect = self.target.statistics, self.site.listener.sources.connect
         statistics.connects += 1
-        sock, established = self.site.listener.sources.connect(self.target.family, self.target.destination)
+        try:
+            sock, established = connect(self.target.family, self.target.destination)
+        except OSError as error:
+            if error.errno not in EXHAUSTED or not self.site.make_room():
+                raise
+            sock, established = connect(self.target.family, self.target.destination)
         if established:
             statistics.connected += 1
         return Upstream(self, sock, established)
@@ -208,6 +226,11 @@ class Lane:
         for upstream in gone:
             upstream.end(timed_out=True)
         self.deadline = self.idle[0].idle_since + limit if self.idle else NEVER
+
+    def crashed(self) -> None:
+        """A bug: nothing that was kept is trusted any more."""
+        self.clear()
+        self.site.loop.guard(self)
 
     def clear(self) -> None:
         """Ends everything that is kept."""

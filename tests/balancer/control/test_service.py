@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import socketserver
@@ -21,9 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from kit.labs import ENVIRONMENT, wait_until
 from kit.ports import free_port
 from kit.run_timewait import timewait
+from timewait.balancer import service
 from timewait.balancer.control.beacon import Running, running
 from timewait.balancer.control.client import Client, ControlError, target_path
 from timewait.balancer.control.door import MOST_BYTES
+from timewait.balancer.engine import BalancerError
 
 A, B, C = "127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"
 FILE = """
@@ -159,6 +162,15 @@ def test_over_tcp_there_are_metrics_and_nothing_else(shared: Balancer) -> None:
         urllib.request.urlopen(f"http://127.0.0.1:{shared.metrics}/v1/config", timeout=5)
     assert refused.value.code == 404
     refused.value.close()
+
+
+def test_who_has_the_port_of_the_metrics_is_said() -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(
+            BalancerError, match=rf"^\[admin\] metrics {address}: port .* in use by .* \(pid {os.getpid()}\)"
+        ):
+            service._metrics_socket(address)
 
 
 def test_a_weight_by_hand_and_back(shared: Balancer) -> None:

@@ -89,7 +89,8 @@ class Acceptor:
             return False
         except OSError as error:
             if error.errno in EXHAUSTED:
-                self._pause(error)
+                if not self.listener.worker.make_room():
+                    self._pause(error)
                 return False
             return error.errno in (errno.ECONNABORTED, errno.EPROTO, errno.EINTR)
         os.set_blocking(fd, False)
@@ -99,7 +100,8 @@ class Acceptor:
                 self._begin(sock, ("", 0) if self._unix else _plain(address))
             except Exception as error:  # a bug at one connection, which must not cost the listening socket
                 self.drop(sock, error)
-        if fd > self._high:
+        # Room for two: it needs a connection to a target, too.
+        if fd > self._high and not (self.listener.worker.make_room() and self.listener.worker.make_room()):
             self._pause(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
             return False
         return True
@@ -130,7 +132,7 @@ class Acceptor:
 
     def drop(self, sock: SocketType, error: Exception) -> None:
         """A bug where a connection was to be served: whoever has taken it ends it, else it is ended here."""
-        self.loop.bug(sock.fileno(), error, self.loop.handler_of(sock.fileno()))
+        self.loop.bug(sock.fileno(), error)
         if sock.fileno() >= 0:
             self.loop.closed(sock.fileno())
             closing.count(self.statistics.closes, closing.reset(sock))

@@ -16,7 +16,7 @@ import select
 import time
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import Any, Protocol
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
 PEER_CLOSED = select.EPOLLRDHUP  # the peer sent FIN; what it sent before may still be unread
@@ -146,7 +146,7 @@ class Loop:
                     try:
                         handler(event)
                     except Exception as error:
-                        self.bug(fd, error, handler)
+                        self.bug(fd, error)
             if self._soon:
                 self._run_soon()
             if self.now >= self._next_tick:
@@ -162,19 +162,18 @@ class Loop:
         """Gives the epoll descriptor back."""
         self._epoll.close()
 
-    def bug(self, fd: int, error: Exception, method: object = None) -> None:
+    def bug(self, fd: int, error: Exception) -> None:
         """One connection's bug must not end all the others. `fd` is negative where it is not known.
 
-        Whose `method` raised it is told: its crashed() ends the connection, whatever state the bug left it in, for
-        else whoever is at the other end would wait for ever.
+        Whoever it passed through, the innermost first, is told by crashed(), if there is one: it ends its connection,
+        whatever half-done state it is in, for else the other end would wait for ever.
         """
         if self._on_error is None:
             raise error
         self._on_error(fd, error)
-        crashed = getattr(getattr(method, "__self__", None), "crashed", None)
-        if crashed is not None:
+        for owner in _passed(error):
             try:
-                crashed()
+                owner.crashed()
             except Exception as another:
                 self._on_error(fd, another)
 
@@ -196,7 +195,7 @@ class Loop:
         try:
             callback()
         except Exception as error:
-            self.bug(-1, error, callback)
+            self.bug(-1, error)
 
     def _run_timers(self, now: float) -> None:
         timers = self._timers
@@ -219,4 +218,16 @@ class Loop:
                     thing.expired(now)
                 except Exception as error:
                     self.unguard(thing)  # it would raise again at each sweep
-                    self.bug(-1, error, thing.expired)
+                    self.bug(-1, error)
+
+
+def _passed(error: Exception) -> list[Any]:
+    """The objects in whose methods an exception was on its way, the innermost first, that can be told."""
+    found: dict[int, Any] = {}
+    step = error.__traceback__
+    while step is not None:
+        owner = step.tb_frame.f_locals.get("self")
+        if hasattr(owner, "crashed"):
+            found[id(owner)] = owner
+        step = step.tb_next
+    return list(reversed(found.values()))

@@ -175,6 +175,8 @@ class Worker:
         self.key = b""  # of sessions by cookie: one for all workers, also over reloads
         self.arrivals: dict[Arrival, None] = {}
         self.say: Callable[[str], None] = print  # tells the supervisor a line
+        self.make_room: Callable[[], bool] = lambda: False
+        """Gives a descriptor back that is only held for later, where they have run out; whether there was one."""
         self.listeners: dict[str, ListenerState] = {}
         self.pools: dict[str, PoolState] = {
             pool.name: PoolState(self, pool, self.statistics.targets) for pool in configuration.pool

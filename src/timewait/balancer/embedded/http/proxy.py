@@ -25,6 +25,7 @@ class HttpProxy:
     def __init__(self, worker: Worker) -> None:
         self._worker, self._kinds = worker, Kinds()
         self._sites: dict[ListenerState, Site] = {}
+        worker.make_room = self._make_room
 
     def accept(
         self,
@@ -81,6 +82,9 @@ class HttpProxy:
                 kept[key] = kept.get(key, 0) + len(lane.idle)
         for key, statistics in self._worker.statistics.targets.items():
             statistics.idle = kept.get(key, 0)
+
+    def _make_room(self) -> bool:
+        return any(site.make_room() for site in self._sites.values())
 
     def _site(self, listener: ListenerState) -> Site:
         site = self._sites[listener] = Site(self._worker, listener, self._kinds)

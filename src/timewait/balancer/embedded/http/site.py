@@ -155,7 +155,7 @@ class Site:
         return lane
 
     def make_room(self) -> bool:
-        """Ends a connection that is kept for later, for descriptors have run out; whether there was one."""
+        """Ends a connection that is kept for later; whether there was one. See Worker."""
         for lane in self.lanes.values():
             if lane.idle:
                 lane.idle.pop(0).end(rst=True)

@@ -185,7 +185,7 @@ class Lane:
         try:
             sock, established = connect(self.target.family, self.target.destination)
         except OSError as error:
-            if error.errno not in EXHAUSTED or not self.site.make_room():
+            if error.errno not in EXHAUSTED or not self.site.worker.make_room():
                 raise
             sock, established = connect(self.target.family, self.target.destination)
         if established:

@@ -194,6 +194,16 @@ def test_no_descriptor_for_a_relay() -> None:
         assert ["clients are reset" in line for line in said] == [True]
 
 
+def test_what_http_keeps_makes_room_for_a_relay() -> None:
+    with Server(hello) as server, OneWorker(relayed(), pool(server.authority)) as worker:
+        said, kept = short_of(worker, 1), ["one"]
+        worker.worker.make_room = lambda: bool(kept and kept.pop())
+        with Conversation(worker.address) as client:
+            assert client.ask(GET).body == b"hello"
+        worker.until(lambda: is_as_before(worker))
+        assert (said, kept, worker.target().failed) == ([], [], 0)
+
+
 def test_accepting_goes_on_once_there_is_room_and_not_before() -> None:
     with Server(hello) as server, OneWorker(listener(), pool(server.authority)) as worker:
         acceptor = worker._acceptor

@@ -109,6 +109,10 @@ class Relay:
             try:
                 self.upstream, _ = way.connect(target.family, target.destination)
             except OSError as error:
+                if error.errno in EXHAUSTED and self.listener.worker.make_room():
+                    self._leave_target()
+                    self.tried = self.tried[:-1]
+                    continue
                 reason = self._failed(error.errno)
                 if error.errno in EXHAUSTED:  # so it would be with any other
                     break

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from timewait.balancer.config.read import Reading, read
 from timewait.balancer.engine import BalancerError
+
+LONGEST = 16 << 20  # bytes: ten thousand pools of ten targets
+
+
+def content(path: str) -> str:
+    """A file's text, or that of standard input for `-`. Raises BalancerError."""
+    name = name_of(path)
+    try:
+        with nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb") as file:
+            found = file.read(LONGEST + 1)  # what has no end, as /dev/zero, is not read to it
+        if len(found) > LONGEST:
+            raise BalancerError(f"{name}: more than {LONGEST >> 20} MB, which no balancer's file has")
+        return found.decode()
+    except OSError as problem:
+        raise BalancerError(f"{name}: cannot be read ({problem.strerror})") from None
+    except UnicodeDecodeError as problem:
+        raise BalancerError(f"{name}, line {found[: problem.start].count(10) + 1}: no text in UTF-8") from None
+
+
+def name_of(path: str) -> str:
+    """What a file is called in sentences about it."""
+    return "stdin" if path == "-" else path
 
 
 class Source:
@@ -13,19 +37,13 @@ class Source:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.name = "stdin" if path == "-" else path
+        self.name = name_of(path)
 
     def read(self) -> Reading:
         """The file as it is now, read and checked. Raises BalancerError."""
         if self.path == "-":
             raise BalancerError("the configuration came from standard input: there is no file to read again")
-        try:
-            text = Path(self.path).read_text()
-        except OSError as problem:
-            raise BalancerError(f"{self.path}: cannot be read ({problem.strerror})") from None
-        except UnicodeDecodeError:
-            raise BalancerError(f"{self.path}: no text in UTF-8") from None
-        return self.parsed(text, self.path)
+        return self.parsed(content(self.path), self.path)
 
     def parsed(self, text: str, name: str) -> Reading:
         """A text that is not in the file. Raises BalancerError."""

@@ -69,6 +69,7 @@ def test_print_shows_what_engines_are_given(clb: Path) -> None:
         (["none.toml"], "none.toml: cannot be read (No such file or directory)"),
         (["ctll"], "did you mean `timewait balance ctl`?"),
         (["."], "cannot be read (Is a directory)"),
+        (["/dev/zero"], "/dev/zero: more than 16 MB, which no balancer's file has"),
         (["latin.toml"], "latin.toml, line 2: no text in UTF-8"),
         (["--check"], "no FILE; `timewait balance --example` prints one"),
         (["clb.toml", "--chek"], "No such option"),

@@ -196,8 +196,10 @@ def check(
     json: Json = False,
 ) -> None:
     """Say what a reload would change, and change nothing."""
+    from timewait.balancer.source import content
+
     with refusals():
-        body = {} if file is None else {"text": _text(file), "name": str(Path(file).absolute())}
+        body = {} if file is None else {"text": content(file), "name": str(Path(file).absolute())}
         answer = client(socket).ask("POST", "/v1/check", body)
         if json:
             return _put(answer)
@@ -219,14 +221,3 @@ def reload(
         if json:
             return _put(answer)
         return print("\n".join(_record(answer)["lines"]) or "nothing changed")
-
-
-def _text(file: str) -> str:
-    from timewait.balancer.engine import BalancerError
-
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text()
-    except OSError as error:
-        raise BalancerError(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise BalancerError(f"{file}: no text in UTF-8") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -78,23 +77,24 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 def _text(file: str) -> str:
+    from timewait.balancer.engine import BalancerError
+    from timewait.balancer.source import content
+
     try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return content.decode()
-    except OSError as error:
+        return content(file)
+    except BalancerError as problem:
         names = [name for name in ("ctl", "top") if "/" not in file and not file.endswith(".toml")]
-        near = get_close_matches(file, names, 1, 0.5)
+        near = [] if Path(file).exists() else get_close_matches(file, names, 1, 0.5)
         hint = f"; did you mean `timewait balance {near[0]}`?" if near else ""
-        _refuse(f"{file}: cannot be read ({error.strerror}){hint}")
-    except UnicodeDecodeError as error:
-        _refuse(f"{file}, line {content[: error.start].count(10) + 1}: no text in UTF-8")
+        _refuse(f"{problem}{hint}")
 
 
 def _read(file: str, engine: str | None) -> Reading:
     from timewait.balancer.config.read import ConfigError, read
+    from timewait.balancer.source import name_of
 
     try:
-        return read(_text(file), "stdin" if file == "-" else file, engine=engine)
+        return read(_text(file), name_of(file), engine=engine)
     except ConfigError as error:
         _refuse(str(error))
 

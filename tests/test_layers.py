@@ -15,7 +15,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "timewait"
 
 RULES = {"tcp"}
-RECORDS = {"plan", "run", "histogram", "verdict", "toml_lines", "abstract_sockets", "durations"}
+RECORDS = {"plan", "run", "histogram", "verdict", "toml_lines", "abstract_sockets", "durations", "port_use"}
 ROOMS = {"stress", "observe", "lab", "simulate", "balancer", "capture"}  # siblings: they do not know each other
 JOINS = {"experiment", "find_max", "demo", "doctor", "claims", "balance"}  # what puts rooms together
 
@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "tcp": set(),
     "histogram": set(),
     "plan": RULES | {"durations"},
-    "run": RULES | {"plan", "histogram"},
+    "run": RULES | {"plan", "histogram", "port_use"},
     **dict.fromkeys(ROOMS, RULES | RECORDS),
     "diagnose": RULES | RECORDS,
     "report": RULES | RECORDS | {"diagnose"},
@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "toml_lines": set(),
     "abstract_sockets": set(),
     "durations": set(),
+    "port_use": set(),
     "claims": RULES | RECORDS | {"stress", "observe", "lab", "experiment"},
     "doctor": RULES | RECORDS | {"stress", "observe", "diagnose"},
     "balance": RULES | RECORDS | {"balancer", "observe", "diagnose"},

@@ -15,7 +15,7 @@ from timewait.balancer.engine import BalancerError, DataPlane
 from timewait.balancer.origins import From, origins, source_counts, translations
 from timewait.balancer.statistics import Statistics
 from timewait.balancer.views import Kernel, Notice
-from timewait.run import PortUse
+from timewait.port_use import PortUse
 from timewait.tcp import ports as rules
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import msgspec
 
 from timewait.histogram import Sparse, in_layout, merged
 from timewait.plan import Plan
+from timewait.port_use import PortUse as PortUse
 
 FORMAT = 1  # of the saved file; raised when an older reader would misread a newer file
 
@@ -160,17 +161,6 @@ _SUMMED = tuple(f for f in Tick.__struct_fields__ if f not in (*_HISTOGRAMS, *_T
 def error_key(phase: Phase, errno: str, cause: Cause) -> str:
     """Key of `Tick.errors`."""
     return f"{phase} {errno} {cause}"
-
-
-class PortUse(msgspec.Struct, kw_only=True):
-    """Source ports toward one destination address and port, all our sources together."""
-
-    destination: str  # "10.0.0.1:80", "[::1]:80"
-    capacity: int = 0  # (range - reserved) x sources
-    in_use: int = 0  # sockets in any state but TIME_WAIT
-    time_wait: int = 0  # TIME_WAIT this host holds toward it
-    free: int = 0
-    peer_time_wait: int | None = None  # TIME_WAIT held by the other end, where it lives in this namespace
 
 
 class Snapshot(msgspec.Struct, kw_only=True):

@@ -11,7 +11,7 @@ from timewait.balancer.config.addresses import place
 from timewait.balancer.config.addresses import source as source_of
 from timewait.balancer.config.model import Configuration, Engine, Listener, Nat, Pool, Protocol, Target
 from timewait.balancer.statistics import Statistics
-from timewait.run import PortUse
+from timewait.port_use import PortUse
 from timewait.tcp import ports as rules
 
 

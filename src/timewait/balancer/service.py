@@ -13,13 +13,11 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from timewait.balancer.changes import Changes
 from timewait.balancer.config.model import Configuration, Engine
 from timewait.balancer.config.units import duration_text
-from timewait.balancer.control.api import Api
 from timewait.balancer.control.beacon import Beacon
 from timewait.balancer.control.door import Door, place
 from timewait.balancer.engine import BalancerError, DataPlane
@@ -30,9 +28,13 @@ from timewait.balancer.supervisor import Supervisor
 from timewait.balancer.views import Look
 from timewait.balancer.words import plural, seconds
 
+if TYPE_CHECKING:
+    from aiohttp import web
+
 WELL, FAILED, INTERRUPTED = 0, 1, 130  # ended as told; an engine died; a second signal
 _LOOK_AGAIN = 0.05  # seconds between two questions how many connections are left
 _NOTICE = 5.0  # seconds between two looks at ports and TIME_WAIT
+_HEAD_START = 0.01  # seconds for engines to have begun their processes
 _API_PATIENCE = 1.0  # seconds that requests to the API may still take at the end
 
 
@@ -61,9 +63,9 @@ class Service:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         try:
             # The door comes first: a second balancer on the same file should say so, and not that a port is taken.
-            async with self._admin() as (path, answer):
+            async with self._admin() as (path, prepare, answer):
                 try:
-                    await self.supervisor.start()
+                    await _both(self.supervisor.start(), prepare())
                     await answer()
                     self._on_ready(f"timewait balance: ready (pid {os.getpid()}, admin socket {path})")
                     return await self._serve()
@@ -160,19 +162,28 @@ class Service:
         return WELL
 
     @contextlib.asynccontextmanager
-    async def _admin(self) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
-        """The admin socket's path, and what makes it (and metrics, where they are wanted over TCP) answer."""
+    async def _admin(
+        self,
+    ) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]]:
+        """The admin socket's path, what loads the API, and what makes it (and metrics, where they are wanted over
+        TCP) answer."""
         admin = self._configuration.admin
-        api = Api(self.supervisor, self._source, self.reload)
+        sites: list[web.SockSite] = []
         async with contextlib.AsyncExitStack() as stack:
             door = Door(place(admin.socket, self._source.path))
             stack.callback(door.close)
             tcp = _metrics_socket(admin.metrics) if admin.metrics else None
             if tcp is not None:
                 stack.callback(tcp.close)
-            sites = [await _site(stack, api.application(), door.socket)]
-            if tcp is not None:
-                sites.append(await _site(stack, api.metrics_only(), tcp))
+
+            async def prepare() -> None:
+                await asyncio.sleep(_HEAD_START)
+                from timewait.balancer.control.api import Api  # 0.2 s, in which workers start, too
+
+                api = Api(self.supervisor, self._source, self.reload)
+                sites.append(await _site(stack, api.application(), door.socket))
+                if tcp is not None:
+                    sites.append(await _site(stack, api.metrics_only(), tcp))
 
             async def answer() -> None:
                 for site in sites:
@@ -180,10 +191,19 @@ class Service:
                 beacon = Beacon(self._source.name, door.path)
                 stack.callback(beacon.close)
 
-            yield str(door.path), answer
+            yield str(door.path), prepare, answer
+
+
+async def _both(first: Awaitable[None], second: Awaitable[None]) -> None:
+    """The second while the first waits. Raises what one of them raised, once both are over."""
+    for ended in await asyncio.gather(first, second, return_exceptions=True):
+        if isinstance(ended, BaseException):
+            raise ended
 
 
 async def _site(stack: contextlib.AsyncExitStack, app: web.Application, sock: socket.socket) -> web.SockSite:
+    from aiohttp import web
+
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_API_PATIENCE)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

@@ -9,7 +9,7 @@ import msgspec
 from timewait.balancer.config.model import Configuration
 from timewait.balancer.rotation import State
 from timewait.balancer.statistics import ListenerStatistics, Statistics, TargetStatistics
-from timewait.run import PortUse
+from timewait.port_use import PortUse
 
 
 class TargetHealth(msgspec.Struct, kw_only=True):

@@ -13,7 +13,7 @@ from timewait.diagnose.facts import taken
 from timewait.diagnose.finding import CERTAIN, LIKELY, Evidence, Finding, Remedy
 from timewait.diagnose.ports import SOCK_DIAG
 from timewait.diagnose.words import asked, count, plural, rate, seconds
-from timewait.run import PortUse
+from timewait.port_use import PortUse
 from timewait.tcp import ports as rules
 
 EXHAUSTED, HELD, AHEAD = "upstream-ports-exhausted", "upstream-ports-held-open", "upstream-ports-wall"

@@ -18,7 +18,7 @@ from timewait.observe import addresses, counters, sysctls
 from timewait.observe.bytecode import Side
 from timewait.observe.netlink import NetlinkError
 from timewait.observe.sock_diag import CONNECTED, Columns, Listener, Mask, Rows, SockDiag, ends, whole
-from timewait.run import PortUse
+from timewait.port_use import PortUse
 from timewait.tcp.ports import capacity
 from timewait.tcp.states import State
 

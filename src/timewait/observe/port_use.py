@@ -10,7 +10,7 @@ import numpy as np
 from timewait.observe.addresses import Destination
 from timewait.observe.bytecode import Filter, Side
 from timewait.observe.sock_diag import Address, Columns, Mask, Rows, ends, halves, held_at, toward
-from timewait.run import PortUse
+from timewait.port_use import PortUse
 from timewait.tcp.ports import capacity
 from timewait.tcp.states import State
 

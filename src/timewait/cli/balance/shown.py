@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from timewait.balancer.statistics import Closes, ListenerStatistics, TargetStatistics
 from timewait.balancer.views import Kernel, Stats, TargetHealth
 from timewait.balancer.words import plural, seconds
-from timewait.run import PortUse
+from timewait.port_use import PortUse
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

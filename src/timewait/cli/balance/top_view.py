@@ -12,8 +12,8 @@ from timewait.balancer.views import Stats, TargetHealth
 from timewait.balancer.words import seconds
 from timewait.cli.balance.rates import Rates, rates
 from timewait.cli.balance.shown import remark, weight
+from timewait.port_use import PortUse
 from timewait.report.layout import BAD, DIM, GOOD, STRONG, WARN, StackedBar
-from timewait.run import PortUse
 
 _STATES = {State.HEALTHY: GOOD, State.UNCHECKED: "", State.PROBING: WARN, State.UNHEALTHY: BAD}
 _BAR = 16  # columns of the ports

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -65,6 +66,8 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def ratio(what: str, ours: Sequence[float], theirs: Sequence[float], asked: str = "") -> Figure:
-    """Ours over theirs, round by round: what disturbs the machine for longer than a round disturbs both."""
+    """Ours over theirs, round by round: what disturbs the machine for longer than a round disturbs both. A round in
+    which nothing was counted, as in a short look at a busy machine, is left out; without any, nothing is asked."""
     pairs = zip(ours, theirs, strict=True)
-    return Figure(what=what, unit="x", values=[mine / other for mine, other in pairs], asked=asked)
+    values = [mine / other for mine, other in pairs if other and math.isfinite(mine / other)]
+    return Figure(what=what, unit="x", values=values or [0.0], asked=asked if values else "")

@@ -68,6 +68,9 @@ def look(place: Place, words: Sequence[str], *, warm: float, window: float, term
         _pause(warm, screen)
         first = _reading(place, process)
         _pause(window, screen)
+        limit = time.monotonic() + PATIENCE
+        while place.count().requests <= first.count.requests and time.monotonic() < limit:
+            _pause(0.05, screen)  # a short window on a busy machine: until there is something to look at
         second = _reading(place, process)
         if process.poll() is not None:
             raise RuntimeError(f"{words[0]} ended too early: {place.words_of_client()}")

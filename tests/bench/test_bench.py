@@ -33,7 +33,9 @@ def test_each_benchmark_measures_something(name: str, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "results" / f"{name}.json").read_text())
     assert result["figures"], result["notes"]
     measured = [row for row in result["details"] if "late p" not in row["name"]]
-    assert measured and all(value > 0 for row in measured for value in row["values"]), measured
+    # The kernel books CPU by ticks of 10 ms: in a short look at a busy machine there may be none.
+    none = [row for row in measured if min(row["values"]) <= 0 and "CPU" not in row["name"]]
+    assert measured and not none
     page = (tmp_path / "README.md").read_text()
     assert all(figure["what"] in page for figure in result["figures"])
 
@@ -51,6 +53,12 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert figure.values == [2.0, 1.0, 3.0]
     assert figure.value == 2.0
     assert figure.reached is True
+
+
+def test_a_round_in_which_nothing_was_counted_has_no_ratio() -> None:
+    assert ratio("ours", [10.0, 1.0, float("nan")], [5.0, 0.0, 1.0], ">= 2.0").values == [2.0]
+    nothing = ratio("ours", [1.0], [float("nan")], ">= 2.0")
+    assert (nothing.values, nothing.reached) == ([0.0], None)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_a_step_says_what_its_line_says() -> None:
         (HEAD + "knobs tcp_tw_reus=1", 3, "did you mean tcp_tw_reuse?"),
         (HEAD + "knobs tcp_tw_recycle=1", 3, "has no tcp_tw_recycle"),
         (HEAD + "knobs tcp_tw_reuse=2", 3, "takes 0 to 1"),
+        (HEAD + "knobs tcp_rfc1337=1-2 tcp_rfc1337=0", 3, "tcp_rfc1337 stands twice"),
         (HEAD + "given TIMEWAIT", 3, "did you mean TIME_WAIT?"),
         (HEAD + "host listen\ngiven TIME_WAIT", 4, "before any call"),
         (HEAD + "sleep 3", 3, "unknown word 'sleep'"),

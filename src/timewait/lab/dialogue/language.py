@@ -155,13 +155,15 @@ class _Reader:
         self._ipv6 = rest == "ipv6"
 
     def _read_knobs(self, rest: str, where: Mapping[str, Any]) -> None:
-        pairs = []
+        pairs: list[tuple[str, str]] = []
         for word in rest.split():
             name, equals, value = word.partition("=")
             if name not in SPANS:
                 _fail(f"unknown knob {name!r}{values.nearest(name, SPANS)}")
             if not equals:
                 _fail(f"{name}: write {name}=VALUE")
+            if name in dict(pairs):
+                _fail(f"{name} stands twice")
             pairs.append((name, value))
         if not pairs:
             _fail("write `knobs NAME=VALUE`")

@@ -44,9 +44,11 @@ class Figure(msgspec.Struct, kw_only=True):
 
     @property
     def reached(self) -> bool | None:
-        """None where nothing was asked."""
+        """None where nothing was asked. A ratio of 0 is one that was not measured, which reaches nothing."""
         if not self.asked:
             return None
+        if self.unit == "x" and not self.value:
+            return False
         relation, limit = self.asked.split()
         value, bound = self.value, float(limit.replace(",", ""))
         return {">=": value >= bound, "<=": value <= bound, ">": value > bound}[relation]
@@ -67,7 +69,8 @@ class Result(msgspec.Struct, kw_only=True):
 
 def ratio(what: str, ours: Sequence[float], theirs: Sequence[float], asked: str = "") -> Figure:
     """Ours over theirs, round by round: what disturbs the machine for longer than a round disturbs both. A round in
-    which nothing was counted, as in a short look at a busy machine, is left out; without any, nothing is asked."""
+    which nothing was counted, as in a short look at a busy machine, is left out; without any it is 0, and what was
+    asked is not reached."""
     pairs = zip(ours, theirs, strict=True)
     values = [mine / other for mine, other in pairs if other and math.isfinite(mine / other)]
-    return Figure(what=what, unit="x", values=values or [0.0], asked=asked if values else "")
+    return Figure(what=what, unit="x", values=values or [0.0], asked=asked)

@@ -57,8 +57,9 @@ def test_a_ratio_is_taken_round_by_round() -> None:
 
 def test_a_round_in_which_nothing_was_counted_has_no_ratio() -> None:
     assert ratio("ours", [10.0, 1.0, float("nan")], [5.0, 0.0, 1.0], ">= 2.0").values == [2.0]
-    nothing = ratio("ours", [1.0], [float("nan")], ">= 2.0")
-    assert (nothing.values, nothing.reached) == ([0.0], None)
+    for asked in (">= 2.0", "<= 2.0"):
+        nothing = ratio("ours", [1.0], [float("nan")], asked)
+        assert (nothing.values, nothing.reached) == ([0.0], False)
 
 
 @pytest.mark.parametrize(
